@@ -1,0 +1,33 @@
+# demo and test do all of their own set-up, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_OUT ?= demo
+export OMP_WAIT_POLICY := passive
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test check bench format
+.DEFAULT_GOAL := test
+
+.venv/installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* csrc/*/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt setuptools pybind11 ninja
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/rac demo --out $(DEMO_OUT)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed
+	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench --out benchmarks/results || exit 1; done

@@ -1,0 +1,48 @@
+#include "isa.h"
+
+#include <atomic>
+#include <stdexcept>
+
+namespace {
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return Isa::AVX512;
+  }
+  if (__builtin_cpu_supports("avx2")) return Isa::AVX2;
+#endif
+  return Isa::BASELINE;
+}
+
+std::atomic<Isa>& chosen() {
+  static std::atomic<Isa> isa{best_isa()};
+  return isa;
+}
+
+}  // namespace
+
+Isa current_isa() { return chosen().load(std::memory_order_relaxed); }
+
+void use_isa(const std::string& name) {
+  Isa wanted;
+  if (name == "best") wanted = best_isa();
+  else if (name == "avx512") wanted = Isa::AVX512;
+  else if (name == "avx2") wanted = Isa::AVX2;
+  else if (name == "baseline") wanted = Isa::BASELINE;
+  else throw std::invalid_argument("use_instruction_set: no instruction set " + name);
+  if (wanted > best_isa()) {
+    throw std::invalid_argument("use_instruction_set: this CPU does not have " + name);
+  }
+  chosen().store(wanted);
+}
+
+std::string isa_name() {
+  switch (current_isa()) {
+    case Isa::AVX512: return "avx512";
+    case Isa::AVX2: return "avx2";
+    default: return "baseline";
+  }
+}

@@ -1,0 +1,39 @@
+// Which instructions the kernels use, decided when the module runs, not when it is built.
+//
+// A kernel is written once as an RAC_INLINE function on 16-lane vectors (lanes.h) and compiled three
+// times by calling it from functions with a target attribute. OpenMP moves the body of a parallel
+// region into a function without that attribute, so regions call through the chosen pointer and
+// never contain the kernel itself.
+#pragma once
+
+#include <string>
+
+#define RAC_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define RAC_AVX2 __attribute__((target("avx2")))
+#define RAC_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#else
+#define RAC_AVX2
+#define RAC_AVX512
+#endif
+
+enum class Isa { BASELINE, AVX2, AVX512 };
+
+// The best the CPU has, unless use_isa chose another.
+Isa current_isa();
+
+// Use a named instruction set from now on ("avx512", "avx2", "baseline", "best"); throws
+// std::invalid_argument when the CPU does not have it. For tests: results do not depend on it.
+void use_isa(const std::string& name);
+
+std::string isa_name();
+
+template <typename Function>
+Function pick(Function baseline, Function avx2, Function avx512) {
+  switch (current_isa()) {
+    case Isa::AVX512: return avx512;
+    case Isa::AVX2: return avx2;
+    default: return baseline;
+  }
+}

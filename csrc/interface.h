@@ -1,0 +1,5 @@
+// The number that rac_kernels/_native.py compares with its own: raise both whenever a signature in
+// a bindings.cpp changes, so that a module left over from an older build is refused by name.
+#pragma once
+
+constexpr int INTERFACE = 1;

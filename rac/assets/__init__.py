@@ -1,0 +1,1 @@
+"""The embedded tiny reasoner: its task, its generic text, its tokenizer and its weights."""

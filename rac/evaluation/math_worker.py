@@ -1,0 +1,45 @@
+r"""math-verify behind a pipe: a line of JSON in, `true` or `false` out.
+
+A script of its own (it imports nothing of rac), so that it starts in half a second and whoever
+started it can kill it. What it prints besides verdicts would corrupt the replies, so standard
+output is handed to standard error once the reply channel is kept.
+"""
+
+import json
+import os
+import resource
+import sys
+from contextlib import suppress
+
+MEMORY_BYTES = 4 << 30
+
+
+def as_latex(answer: str) -> str:
+    r"""Put a bare answer into `\boxed{}`; leave alone what already marks its mathematics."""
+    marked = "$" in answer or "\\boxed" in answer or "\\(" in answer or "\\[" in answer
+    return answer if marked else f"\\boxed{{{answer}}}"
+
+
+def main() -> None:
+    """Answer requests until standard input closes."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from math_verify import parse, verify
+
+    with suppress(ValueError, OSError):  # some systems have no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    print("ready", file=replies, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = parse(as_latex(request["answer"]), parsing_timeout=None)
+            text = request["predicted"]  # the content of a box, or a sentence with the answer in it
+            readings = (parse(form, parsing_timeout=None) for form in (as_latex(text), text))
+            verdict = any(verify(answer, reading, timeout_seconds=None) for reading in readings)
+        except Exception:  # sympy raises anything, MemoryError too, on hostile input
+            verdict = False
+        print(json.dumps(verdict), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Stages of a run: a progress bar on a terminal, a log line otherwise, seconds always."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+log = logging.getLogger("rac")
+
+
+class SpeedColumn(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        """Show the speed, or nothing before it is known."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
+
+
+class Stages:
+    """Tracks the stages of a run and the seconds spent in each."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.bars = not quiet and sys.stderr.isatty()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(
+        self, name: str, total: int, unit: str = "tokens", done: int = 0
+    ) -> Iterator[Callable[[int], None]]:
+        """Time a stage; call the yielded function with the units done since its last call."""
+        start, count = time.perf_counter(), 0
+
+        def count_up(units: int) -> None:
+            nonlocal count
+            count += units
+
+        try:
+            if self.bars:
+                with _bar() as bar:
+                    task = bar.add_task(name, total=total, completed=done, unit=unit)
+                    yield lambda units: bar.advance(task, units)
+            else:
+                log.info("%s: %s %s", name, f"{total:,}", unit)
+                yield count_up
+        finally:
+            seconds = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        log.info("%s: done in %.1f s", name, seconds)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        SpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

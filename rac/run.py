@@ -1,0 +1,286 @@
+"""A run: recipe in, pruned checkpoint out, in one directory that can be continued at any moment."""
+
+import logging
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from rac.calibration import Group, HessianCollector, find_groups
+from rac.calibration.stage import (
+    SavedHessians,
+    decode_traces,
+    known_sequences,
+    load_prompt_ids,
+    pass_over,
+    read_trace_file,
+    save_hessians,
+)
+from rac.checkpoint import weight_dtypes
+from rac.engines import Trace
+from rac.engines.transformers import context_length
+from rac.errors import UserError
+from rac.files import locked, read_json, require_disk, write_json
+from rac.models import load_model, load_tokenizer, resolve_model
+from rac.plan import Plan, make_plan
+from rac.progress import Stages
+from rac.pruning.scope import select_linears
+from rac.pruning.stage import PruningStage
+from rac.recipe import CALIBRATION_FIELDS, Recipe, make_recipe, read_recipe, write_recipe
+from rac.traces import read_traces, vocabulary_hash
+from rac_kernels import Pattern
+
+log = logging.getLogger("rac")
+SNAPSHOT_SECONDS = 60.0
+
+
+def prune(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    quiet: bool = False,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
+) -> Path:
+    """Prune a model as `recipe` says; returns the checkpoint's folder, `out/model`.
+
+    The same call continues an interrupted run and gives bit-identical weights.
+
+    Raises:
+        UserError: bad input, a full disk, too little memory, or a directory in use; what is on
+            disk stays as it was.
+    """
+    out = Path(out)
+    with locked(out):
+        run = Run(recipe, out, quiet, snapshot_seconds)
+        if not run.finished:
+            run.start()
+            run.calibrate_and_solve()
+        return run.model_folder
+
+
+def trace(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    quiet: bool = False,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
+) -> Path:
+    """Write the model's own traces alone, `recipe.tokens` of them; returns `out/traces.parquet`."""
+    out = Path(out)
+    with locked(out):
+        run = Run(recipe, out, quiet, snapshot_seconds)
+        path = out / "traces.parquet"
+        if not (path.exists() and not (out / "state").exists()):
+            run.load()
+            run.decode(run.model, None)
+            shutil.rmtree(out / "state", ignore_errors=True)
+        return path
+
+
+class Run:
+    """The state of one run while it is worked on."""
+
+    def __init__(self, recipe: Recipe, out: Path, quiet: bool, snapshot_seconds: float) -> None:
+        self.recipe, self.out, self.quiet = recipe, out, quiet
+        self.snapshot_seconds = snapshot_seconds
+        self.state, self.model_folder = out / "state", out / "model"
+        self.stages = Stages(quiet)
+        self.source = resolve_model(recipe.model)
+        self.plan: Plan | None = None
+        self._check_directory()
+
+    @property
+    def finished(self) -> bool:
+        """The checkpoint is already there."""
+        done = (self.model_folder / "rac.json").is_file()
+        if done:
+            log.info("%s is already finished", self.model_folder)
+        return done
+
+    def _check_directory(self) -> None:
+        """Refuse a directory that holds another run."""
+        path = self.out / "recipe.yaml"
+        if not path.exists():
+            return
+        before = make_recipe(read_recipe(path)).model_dump()
+        for name, value in self.recipe.model_dump().items():
+            if before[name] != value:
+                raise UserError(
+                    f"{self.out} holds a run with {name}={before[name]}, not {value}; "
+                    "choose another --out, or delete it to start anew"
+                )
+
+    def load(self) -> None:
+        """Load tokenizer and model and remember the recipe."""
+        self.tokenizer = load_tokenizer(self.source)
+        self.model = load_model(self.source, self.recipe.device, self.recipe.dtype)
+        self.prompts = self._check_inputs()
+        write_recipe(self.out / "recipe.yaml", self.recipe)
+        seconds = self.state / "seconds.json"
+        self.stages.seconds = read_json(seconds) if seconds.is_file() else {}
+
+    def _check_inputs(self) -> list[list[int]]:
+        """Read the calibration's inputs once, so that what is wrong shows before long work."""
+        recipe = self.recipe
+        if recipe.hessians:
+            return []
+        if recipe.calibration == "off-policy" and recipe.traces:
+            read_trace_file(recipe, self.tokenizer)
+            return []
+        if recipe.calibration == "off-policy":
+            other = load_tokenizer(recipe.trace_model)
+            if vocabulary_hash(other) != vocabulary_hash(self.tokenizer):
+                raise UserError(
+                    f"--trace-model {recipe.trace_model} has another vocabulary than "
+                    f"{recipe.model}: its token ids mean something else"
+                )
+        if recipe.calibration == "text":
+            return []
+        return load_prompt_ids(recipe, self.tokenizer, context_length(self.model))
+
+    def start(self) -> None:
+        """Everything that can be refused is refused here, before long work."""
+        self.load()
+        recipe = self.recipe
+        names = select_linears(self.model, recipe.scope, recipe.include, recipe.exclude)
+        self.groups: list[Group] = find_groups(self.model, set(names))
+        self._check_pattern(Pattern.parse(recipe.pattern))
+        self.dtypes = weight_dtypes(self.source, self.model.dtype)
+        self.plan = make_plan(self.model, self.groups, recipe)
+        require_disk(self.out, sum(self.plan.disk.values()))
+        if not self.quiet:
+            self.plan.print(recipe, self.groups, Console(stderr=True))
+
+    def _check_pattern(self, pattern: Pattern) -> None:
+        for group in self.groups:
+            for size, what in ((group.in_features, "in_features"), (self.recipe.block_size, "")):
+                if pattern.m and size % pattern.m:
+                    which = f"{what} {size} of {group.name}" if what else f"--block-size {size}"
+                    raise UserError(
+                        f"--pattern {pattern}: {which} is not a multiple of {pattern.m}"
+                    )
+
+    def decode(self, model: Any, collector: HessianCollector | None) -> list[Trace]:
+        """Decode traces with `model`, or read them where an earlier start finished them."""
+        return decode_traces(
+            model,
+            self.prompts,
+            self.recipe,
+            self.tokenizer,
+            self.out,
+            self.stages.stage,
+            self.snapshot_seconds,
+            collector,
+        )
+
+    def _traces(self) -> list[Trace] | None:
+        """The traces of a calibration that replays them; decodes them first where needed."""
+        recipe = self.recipe
+        if recipe.calibration in ("text", "prompt"):
+            return None
+        if recipe.traces:
+            return read_trace_file(recipe, self.tokenizer)
+        path, marker = self.out / "traces.parquet", self.state / "traces-complete"
+        if marker.exists():
+            return read_traces(path, self.tokenizer)
+        model = self.model
+        if recipe.calibration == "off-policy":
+            model = load_model(recipe.trace_model, recipe.device, recipe.dtype)
+        traces = self.decode(model, None)
+        marker.touch()
+        (self.state / "generation.pt").unlink(missing_ok=True)
+        return traces
+
+    def calibrate_and_solve(self) -> None:
+        """Hessians, sparse weights, checkpoint."""
+        assert self.plan is not None
+        self.state.mkdir(exist_ok=True)
+        solving = PruningStage(self)
+        if self.plan.collector == "decode":
+            solving.solve_saved(self._hessians())
+        else:
+            sequences = known_sequences(self.recipe, self.model, self.tokenizer, self._traces())
+            self.save_seconds()
+            solving.solve_replayed(sequences)
+        self.peak_memory = _peak_memory(self.model)
+        solving.write_checkpoint()
+        self._clean_up()
+
+    def _hessians(self) -> SavedHessians:
+        """The one-pass Hessians: reused, finished earlier, or collected now."""
+        recipe = self.recipe
+        if recipe.hessians:
+            return reused_hessians(recipe)
+        path = self.state / "hessians.safetensors"
+        if not path.exists():
+            collector = HessianCollector(self.model, self.groups)
+            if recipe.calibration == "rac":
+                with collector.attached():
+                    self.decode(self.model, collector)
+                collector.flush()
+            else:
+                sequences = known_sequences(recipe, self.model, self.tokenizer, self._traces())
+                pass_over(
+                    self.model,
+                    sequences,
+                    collector,
+                    self.out,
+                    self.stages.stage,
+                    self.snapshot_seconds,
+                )
+            self.save_seconds()
+            save_hessians(path, collector)
+            (self.state / "generation.pt").unlink(missing_ok=True)
+        return SavedHessians(path)
+
+    def save_seconds(self) -> None:
+        """Remember the seconds of the stages done so far."""
+        write_json(self.state / "seconds.json", self.stages.seconds)
+
+    def _clean_up(self) -> None:
+        for path in list(self.state.iterdir()):
+            if self.recipe.keep_hessians and path.name == "hessians.safetensors":
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not any(self.state.iterdir()):
+            self.state.rmdir()
+
+
+def reused_hessians(recipe: Recipe) -> SavedHessians:
+    """The kept Hessians of another run with the same calibration.
+
+    Raises:
+        UserError: there are none, or that run was calibrated differently.
+    """
+    other = Path(recipe.hessians or "")
+    path = other / "state" / "hessians.safetensors"
+    if not path.is_file() or not (other / "model").is_dir():
+        raise UserError(f"--hessians {other}: no kept Hessians there; run it with --keep-hessians")
+    theirs = make_recipe(read_recipe(other / "recipe.yaml")).model_dump()
+    ours = recipe.model_dump()
+    for name in CALIBRATION_FIELDS:
+        if theirs[name] != ours[name]:
+            raise UserError(
+                f"--hessians {other} was calibrated with {name}={theirs[name]}, "
+                f"this run asks for {ours[name]}"
+            )
+    return SavedHessians(path)
+
+
+def _peak_memory(model: Any) -> int:
+    """Peak bytes of this process on the model's device."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def utc_now() -> str:
+    """The time, for records."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

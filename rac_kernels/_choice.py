@@ -1,0 +1,42 @@
+"""Which implementation runs: auto may choose, an explicit one never falls back."""
+
+from torch import Tensor
+
+from rac_kernels import _native
+from rac_kernels._checks import refuse
+from rac_kernels.pattern import Pattern
+
+IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
+# The native n:m kernels hold a group in registers or on the stack.
+NATIVE_MAX_M = 128
+
+
+def choose(op: str, impl: str, available: set[str], native: str | None = None) -> str:
+    """Name the implementation to run; ``native`` says why native cannot, None when it can."""
+    if impl not in IMPLEMENTATIONS:
+        refuse(op, f"impl one of {', '.join(IMPLEMENTATIONS)}", repr(impl))
+    if impl == "auto":
+        return "native" if "native" in available and native is None else "reference"
+    if impl not in available:
+        raise ValueError(f"{op}: impl={impl!r} does not exist for this op; it has {available}")
+    if impl == "native" and native is not None:
+        raise ValueError(f"{op}: impl='native' cannot run: {native}")
+    return impl
+
+
+def native_block(tensor: Tensor) -> str | None:
+    """None when the C++ block solve can take ``tensor``, else why not."""
+    if tensor.device.type != "cpu":
+        return f"it runs on the CPU, and the tensor is on {tensor.device}"
+    return _native.why_missing("cpu")
+
+
+def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
+    """None when a compiled n:m selection can take ``scores``, else why not."""
+    if not pattern.structured:
+        return f"it selects n:m masks, and the pattern is {pattern}"
+    if pattern.m > NATIVE_MAX_M:
+        return f"it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
+    if scores.device.type not in ("cpu", "cuda"):
+        return f"it runs on the CPU or a GPU, and the tensor is on {scores.device}"
+    return _native.why_missing(scores.device.type)

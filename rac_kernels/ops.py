@@ -1,0 +1,274 @@
+"""The public functions: validate, choose an implementation, call it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from rac_kernels import _native
+from rac_kernels._checks import FLOATS, check_matrix, check_pattern, check_same_device, refuse
+from rac_kernels._choice import choose, native_block, native_mask
+from rac_kernels.factor import HessianFactor
+from rac_kernels.pattern import Pattern
+from rac_kernels.reference import factor_hessian as reference_factor
+from rac_kernels.reference import hessian_accumulate as reference_hessian
+from rac_kernels.reference import select_mask as reference_mask
+from rac_kernels.reference import sparsegpt as reference_sparsegpt
+from rac_kernels.reference import symmetrize as reference_symmetrize
+from rac_kernels.reference import wanda as reference_wanda
+
+
+def native_status() -> dict[str, str]:
+    """Whether the compiled modules are usable: "ok (<instruction set>)" or why they are not."""
+    cpu, cuda = _native.why_missing("cpu"), _native.why_missing("cuda")
+    return {"cpu": cpu or f"ok ({_native.instruction_set()})", "cuda": cuda or "ok"}
+
+
+def hessian_accumulate_(
+    hessian: Tensor, x: Tensor, *, row_weight: Tensor | None = None, impl: str = "auto"
+) -> Tensor:
+    """Add ``sum_t w_t x_t x_t^T`` to the lower triangle of ``hessian`` and return it.
+
+    A plain sum, so partial sums of several batches, ranks or runs add exactly.
+
+    Args:
+        hessian: float32 [D, D], updated in place; entries above the diagonal are unspecified.
+        x: bf16, fp16 or fp32 [..., D] with a unit last stride: T rows of in_features. T may be 0.
+        row_weight: [...] or None, finite; a row of weight 0 adds nothing, even if not finite.
+        impl: "auto", "reference".
+
+    Raises:
+        ValueError, TypeError: wrong shapes, dtypes, strides, devices or impl; H is untouched.
+    """
+    op = "hessian_accumulate_"
+    choose(op, impl, {"reference"})
+    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
+    features = hessian.shape[0]
+    if x.ndim == 0 or x.shape[-1] != features:
+        refuse(op, f"x [..., {features}] for H {list(hessian.shape)}", list(x.shape))
+    if x.shape[-1] > 1 and x.stride(-1) != 1:
+        refuse(op, "x with a unit last stride", f"strides {x.stride()}")
+    check_same_device(op, hessian=hessian, x=x)
+    if row_weight is not None:
+        if row_weight.shape != x.shape[:-1]:
+            refuse(op, f"row_weight {list(x.shape[:-1])}", list(row_weight.shape))
+        check_same_device(op, hessian=hessian, row_weight=row_weight)
+        row_weight = row_weight.reshape(-1)
+    return reference_hessian.hessian_accumulate_(hessian, x.reshape(-1, features), row_weight)
+
+
+def symmetrize_(hessian: Tensor) -> Tensor:
+    """Copy the lower triangle of ``hessian`` [D, D] onto the upper one, in place.
+
+    Raises:
+        ValueError, TypeError: not a square floating point matrix.
+    """
+    check_matrix("symmetrize_", "hessian", hessian, (torch.float32, torch.float64), square=True)
+    return reference_symmetrize.symmetrize_(hessian)
+
+
+def factor_hessian(
+    hessian: Tensor,
+    damping: float = 0.01,
+    *,
+    max_damping: float = 0.5,
+    overwrite: bool = False,
+    impl: str = "auto",
+) -> HessianFactor:
+    """Factor ``H + damping * mean(diag H) * I = U U^T`` with one Cholesky and no inverse.
+
+    If that fails, the damping is doubled up to ``max_damping``, then the diagonal is raised to
+    ``max_damping * max(diag H)``; the result says what was needed. It never is the identity.
+
+    Args:
+        hessian: float32 [C, C], raw sums of any scale; only the lower triangle is read.
+        damping: share of the mean diagonal (of the live columns) added to the diagonal.
+        max_damping: where doubling stops.
+        overwrite: let the factor take the memory of ``hessian``.
+        impl: "auto", "reference".
+
+    Raises:
+        ValueError, TypeError: wrong shape or dtype, damping out of range, NaN or Inf in H, or an H
+            that is not positive definite even so (names the column); H is then untouched unless
+            ``overwrite``.
+
+    Source: SparseGPT, arXiv 2301.00774, with H = U U^T in the place of its inverse's factor.
+    """
+    op = "factor_hessian"
+    choose(op, impl, {"reference"})
+    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+    if hessian.shape[0] == 0:
+        refuse(op, "hessian with at least one column", list(hessian.shape))
+    if not (math.isfinite(damping) and 0 <= damping <= max_damping < math.inf):
+        refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
+    diagonal = hessian.diagonal()
+    if not bool(diagonal.isfinite().all()):
+        refuse(op, "a finite H", "NaN or Inf on its diagonal: the activations were not finite")
+    if bool((diagonal < 0).any()):
+        column = int((diagonal < 0).nonzero()[0])
+        refuse(op, "a sum of squares on H's diagonal", f"{float(diagonal[column])} at {column}")
+    return reference_factor.factor_hessian(hessian, damping, max_damping, overwrite)
+
+
+def sparsegpt(
+    weight: Tensor,
+    factor: HessianFactor,
+    pattern: Pattern | None,
+    *,
+    block_size: int = 128,
+    compat: bool = False,
+    mask: Tensor | None = None,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prune ``weight`` with optimal brain surgeon updates, block by block.
+
+    Args:
+        weight: bf16, fp16 or fp32 [R, C] (out_features, in_features); not changed.
+        factor: of the layer's Hessian [C, C], from :func:`factor_hessian`.
+        pattern: unstructured prunes ``round(numel * s)`` of every [R, block_size] block, ties by
+            lowest index; n:m prunes n of every m of a row, chosen on the updated weights.
+            None with ``mask``.
+        block_size: columns per block.
+        compat: unstructured as IST-DASLab's code: prune ``score <= sort(scores)[int(numel * s)]``.
+        mask: bool [R, C], True = kept: prune to this mask instead of choosing one.
+        impl: "auto", "reference", "native" (CPU).
+
+    Returns:
+        The pruned weight (dtype of ``weight``; arithmetic is float32), the mask bool [R, C]
+        (True = kept), and the loss, a float64 scalar tensor: ``||D U||_F^2``, the sum of squared
+        OBS errors, with D the change of the weights: the squared output error on H's tokens plus
+        its damping. Weights of dead columns become 0 whatever the mask says.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, C or block_size is not a
+            multiple of m, weight is not finite, both or neither of pattern and mask.
+
+    Source: SparseGPT, arXiv 2301.00774, algorithm 1.
+    """
+    op = "sparsegpt"
+    check_matrix(op, "weight", weight, FLOATS)
+    rows, columns = weight.shape
+    if list(factor.upper.shape) != [columns, columns]:
+        refuse(
+            op,
+            f"a factor [{columns}, {columns}] for weight {list(weight.shape)}",
+            list(factor.upper.shape),
+        )
+    check_same_device(op, weight=weight, factor=factor.upper)
+    if block_size < 1:
+        refuse(op, "block_size >= 1", block_size)
+    if (pattern is None) == (mask is None):
+        refuse(op, "either a pattern or a mask", "both" if mask is not None else "neither")
+    if pattern is not None:
+        check_pattern(op, pattern, columns, block_size=block_size)
+    else:
+        check_matrix(op, "mask", mask, (torch.bool,), shape=(rows, columns))
+        check_same_device(op, weight=weight, mask=mask)
+    if not bool(weight.isfinite().all()):
+        refuse(op, "a finite weight", f"NaN or Inf in weight {list(weight.shape)}")
+    chosen = choose(op, impl, {"reference", "native"}, native=native_block(weight))
+    solve = _native.sparsegpt_block if chosen == "native" else reference_sparsegpt.solve_block
+    return reference_sparsegpt.sparsegpt(
+        weight,
+        factor.upper,
+        factor.dead,
+        pattern,
+        block_size=block_size,
+        compat=compat,
+        mask=mask,
+        solve=solve,
+    )
+
+
+def wanda(
+    weight: Tensor, hessian_diagonal: Tensor, pattern: Pattern, *, impl: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Zero the lowest ``|w_ij| * sqrt(H_jj)`` of every row (n:m: of every m); no weight update.
+
+    Args:
+        weight: bf16, fp16 or fp32 [R, C]; not changed.
+        hessian_diagonal: [C], the diagonal of the raw sums, finite and >= 0.
+        pattern: unstructured prunes ``round(C * s)`` of each row, ties by lowest index.
+        impl: see :func:`select_mask`.
+
+    Returns:
+        The pruned weight and the mask bool [R, C], True = kept.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or values are not finite.
+
+    Source: Wanda, arXiv 2306.11695, equation 1.
+    """
+    op = "wanda"
+    check_matrix(op, "weight", weight, FLOATS)
+    if hessian_diagonal.shape != weight.shape[1:]:
+        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(hessian_diagonal.shape))
+    check_same_device(op, weight=weight, hessian_diagonal=hessian_diagonal)
+    if not bool((hessian_diagonal.isfinite() & (hessian_diagonal >= 0)).all()):
+        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
+    scores = reference_wanda.wanda_scores(weight, hessian_diagonal)
+    mask = _select_mask(op, scores, pattern, "row", 128, impl)
+    return weight.masked_fill(~mask, 0), mask
+
+
+def magnitude(weight: Tensor, pattern: Pattern, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
+    """Zero the smallest ``|w_ij|`` of the layer (n:m: of every m neighbours of a row).
+
+    Args:
+        weight: bf16, fp16 or fp32 [R, C]; not changed.
+        pattern: unstructured prunes ``round(R * C * s)``, ties by lowest index.
+        impl: see :func:`select_mask`.
+
+    Returns:
+        The pruned weight and the mask bool [R, C], True = kept.
+
+    Raises:
+        ValueError, TypeError: as :func:`select_mask`.
+    """
+    check_matrix("magnitude", "weight", weight, FLOATS)
+    mask = _select_mask("magnitude", weight.abs(), pattern, "layer", 128, impl)
+    return weight.masked_fill(~mask, 0), mask
+
+
+def select_mask(
+    scores: Tensor,
+    pattern: Pattern,
+    per: str = "row",
+    *,
+    block_size: int = 128,
+    impl: str = "auto",
+) -> Tensor:
+    """Keep-mask bool [R, C] (True = kept) that prunes the lowest scores, ties by lowest index.
+
+    Args:
+        scores: bf16, fp16 or fp32 [R, C], no NaN.
+        pattern: unstructured prunes ``round(numel * s)`` of each ``per``; n:m always n of every m
+            neighbours of a row.
+        per: "row", "block" ([R, block_size] columns) or "layer".
+        block_size: columns per block.
+        impl: "auto", "reference", "native" (n:m alone, m <= 128, on the CPU or a GPU).
+
+    Raises:
+        ValueError, TypeError: NaN, a bad ``per``, C not a multiple of m, wrong dtype or impl.
+    """
+    check_matrix("select_mask", "scores", scores, FLOATS)
+    return _select_mask("select_mask", scores, pattern, per, block_size, impl)
+
+
+def _select_mask(
+    op: str, scores: Tensor, pattern: Pattern, per: str, block_size: int, impl: str
+) -> Tensor:
+    if per not in ("row", "block", "layer"):
+        refuse(op, "per 'row', 'block' or 'layer'", repr(per))
+    check_pattern(op, pattern, scores.shape[1])
+    if bool(scores.isnan().any()):
+        refuse(op, "scores without NaN", f"NaN in scores {list(scores.shape)}")
+    native = native_mask(scores, pattern)
+    # On a GPU the reference stays the automatic choice: the CUDA kernel has not been timed there.
+    prefer = native if scores.device.type == "cpu" else "not chosen automatically on a GPU"
+    allowed = {"reference", "native"}
+    if choose(op, impl, allowed, native=prefer if impl == "auto" else native) == "native":
+        return _native.select_mask(scores.contiguous(), pattern)
+    return reference_mask.select_mask(scores, pattern, per, block_size)

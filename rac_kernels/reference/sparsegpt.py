@@ -1,0 +1,84 @@
+"""SparseGPT (arXiv 2301.00774, algorithm 1) with one Cholesky and no inverse, left-looking."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rac_kernels.pattern import Pattern
+from rac_kernels.reference.select_mask import lowest
+
+# values [R, B] (updated in place), inverse [B, B], keep [R, B] (filled, or given when pattern is
+# None), pattern, compat -> the block's loss.
+SolveBlock = Callable[[Tensor, Tensor, Tensor, Pattern | None, bool], Tensor | float]
+
+
+def solve_block(
+    values: Tensor, inverse: Tensor, keep: Tensor, pattern: Pattern | None, compat: bool
+) -> Tensor:
+    """Prune one block of B columns in place and return its loss ``sum_ij e_ij^2`` (float64).
+
+    ``inverse`` is U_bb^-1, the diagonal block of R. The mask goes to ``keep``; pattern None means
+    that ``keep`` is given.
+    """
+    scale = inverse.diagonal()  # R_jj
+    loss = torch.zeros((), dtype=torch.float64, device=values.device)
+    if pattern is not None and not pattern.structured:
+        keep.copy_(~_pruned_in_block(values.square() / scale.square(), pattern, compat))
+    for j in range(values.shape[1]):
+        if pattern is not None and pattern.structured and j % pattern.m == 0:
+            group = slice(j, j + pattern.m)
+            scores = values[:, group].square() / scale[group].square()
+            keep[:, group] = ~lowest(scores, pattern.n)
+        error = torch.where(keep[:, j], 0, values[:, j]) / scale[j]  # e_j [R]
+        values[:, j:] -= error[:, None] * inverse[j, j:]
+        values[:, j].masked_fill_(~keep[:, j], 0)
+        loss += error.double().square().sum()
+    return loss
+
+
+def _pruned_in_block(scores: Tensor, pattern: Pattern, compat: bool) -> Tensor:
+    """Unstructured choice over the whole block [R, B]: exact, or the published threshold rule."""
+    if not compat:
+        return lowest(scores.reshape(1, -1), pattern.count(scores.numel())).view_as(scores)
+    rank = min(int(scores.numel() * pattern.sparsity), scores.numel() - 1)
+    return scores <= scores.flatten().kthvalue(rank + 1).values
+
+
+def sparsegpt(
+    weight: Tensor,
+    upper: Tensor,
+    dead: Tensor,
+    pattern: Pattern | None,
+    *,
+    block_size: int,
+    compat: bool,
+    mask: Tensor | None,
+    solve: SolveBlock = solve_block,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prune ``weight`` [R, C] block by block; see :func:`rac_kernels.sparsegpt`.
+
+    With ``D = W_final - W`` on the columns before block b, the block enters its solve as
+    ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself.
+    """
+    rows, columns = weight.shape
+    pruned = torch.empty_like(weight)
+    keep = torch.empty_like(weight, dtype=torch.bool) if mask is None else mask.clone()
+    delta = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)  # D
+    loss = torch.zeros((), dtype=torch.float64, device=weight.device)
+    for start in range(0, columns, block_size):
+        block = slice(start, min(start + block_size, columns))
+        original = weight[:, block].float().masked_fill(dead[block], 0)  # [R, B]
+        inverse = triangular_inverse(upper[block, block])  # [B, B]
+        pushed = delta[:, :start] @ upper[:start, block]  # [R, B]
+        values = torch.addmm(original, pushed, inverse, alpha=-1)
+        loss += solve(values, inverse, keep[:, block], pattern, compat)
+        delta[:, block] = values - original
+        pruned[:, block] = values
+    return pruned, keep, loss
+
+
+def triangular_inverse(upper: Tensor) -> Tensor:
+    """Inverse of an upper triangular [B, B], in float64: small, and everything rests on it."""
+    identity = torch.eye(upper.shape[0], dtype=torch.float64, device=upper.device)
+    return torch.linalg.solve_triangular(upper.double(), identity, upper=True).float()
