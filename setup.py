@@ -22,17 +22,16 @@ SOURCES = {
     CPU: ["bindings.cpp", "isa.cpp", "radix_select.cpp", "select_mask.cpp", "sparsegpt_block.cpp"],
     CUDA: ["bindings.cpp", "select_mask.cu"],
 }
-# No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel built here
-# runs elsewhere. No -ffast-math and no contraction of a*b+c: the same answers on every machine.
-# -fno-strict-aliasing: vectors are filled and emptied through pointers to their elements.
-# -fno-math-errno, -fno-trapping-math change no value; they let loops be vectorised.
-CXX_FLAGS = (
-    "-O3 -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-aliasing "
-    "-fno-math-errno -fno-trapping-math -Wall -Wno-psabi"
-).split()
+# No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
+# machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same
+# answers on every machine. -fno-strict-aliasing: vectors are filled and emptied through pointers to
+# their elements. -fno-math-errno, -fno-trapping-math change no value; they let loops be vectorised.
+CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
+CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
+CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
-NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler -fPIC -Xcompiler -fvisibility=hidden".split()
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 CUDA_CODES = ("sm_80", "sm_86", "sm_89", "sm_90a")
 CUDA_LINK_FLAGS = ["-cudart", "static"]
 

@@ -4,16 +4,29 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rac.errors import UserError
 
 
-def _no_space(path: Path, error: OSError) -> UserError:
+def _disk_error(error: BaseException) -> OSError | None:
+    """The OSError behind a failed write: torch keeps it as the context, safetensors as text."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, UserError):
+        return None
+    if isinstance(error.__context__, OSError):
+        return error.__context__
+    code = re.search(r"os error (\d+)", str(error))
+    return OSError(int(code[1]), os.strerror(int(code[1]))) if code else None
+
+
+def _cannot_write(path: Path, error: OSError) -> UserError:
     reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
     return UserError(f"cannot write {path}: {reason}; free space or choose another --out")
 
@@ -32,11 +45,11 @@ def write_atomic(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _no_space(path, error) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if cause := _disk_error(error):
+            raise _cannot_write(path, cause) from error
         raise
 
 
@@ -51,11 +64,10 @@ def replace_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _no_space(path, error) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if cause := _disk_error(error):
+            raise _cannot_write(path, cause) from error
         raise
 
 

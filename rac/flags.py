@@ -17,6 +17,8 @@ def _option(name: str) -> inspect.Parameter:
     kind = bool | None if field.annotation is bool else str | None
     default = "" if field.default is None else f" [default: {field.default}]"
     flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
     option = typer.Option(flag, help=f"{field.description}{default}", show_default=False)
     annotation = Annotated[kind, option]
     return inspect.Parameter(

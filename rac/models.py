@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from rac.engines.attention import use_grouped_attention
 from rac.errors import UserError
 
 EMBEDDED = Path(__file__).parent / "assets" / "model"
@@ -90,6 +91,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"cannot load the model in {path}: {reason}") from error
+    use_grouped_attention(model)
     return model.to(place).eval().requires_grad_(False)
 
 

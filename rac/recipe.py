@@ -24,6 +24,21 @@ def parse_count(value: Any) -> Any:
     return int(float(match[1]) * SUFFIXES.get(match[2], 1))
 
 
+def parse_flag_count(flag: str, value: str) -> int:
+    """`parse_count` of a flag that is no recipe field.
+
+    Raises:
+        UserError: it is not a positive count.
+    """
+    try:
+        count = parse_count(value)
+    except ValueError as error:
+        raise UserError(f"--{flag} {value}: {error}") from error
+    if count < 1:
+        raise UserError(f"--{flag} {value}: expected at least 1")
+    return count
+
+
 Count = Annotated[int, BeforeValidator(parse_count)]
 
 
@@ -60,7 +75,7 @@ class Recipe(BaseModel):
     )
     include: str | None = Field(None, description="Prune only linears whose name matches (regex).")
     exclude: str | None = Field(None, description="Leave linears whose name matches (regex).")
-    damping: float = Field(0.01, ge=0, description="Share of the Hessian's mean diagonal added.")
+    damping: float = Field(0.01, ge=0, le=0.5, description="Share of the Hessian's mean diagonal added.")
     block_size: int = Field(128, gt=0, description="Columns solved at once.")
     collector: Literal["auto", "decode", "replay"] = Field(
         "auto", description="decode: Hessians grow in one pass; replay: one layer at a time."
@@ -138,6 +153,15 @@ def make_recipe(values: dict[str, Any]) -> Recipe:
     return recipe
 
 
+class _Loader(yaml.SafeLoader):
+    """Leaves numbers as text: YAML 1.1 reads an unquoted 2:4 as the base-60 number 124."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":int", ":float"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """Read the fields of a recipe file.
 
@@ -145,7 +169,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         UserError: it is missing or not a YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
         raise UserError(f"cannot read the recipe {path}: {reason}") from error

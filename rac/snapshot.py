@@ -22,8 +22,8 @@ class Stateful(Protocol):
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors and plain values, whole or not at all."""
-    with write_atomic(path) as temporary:
-        torch.save(state, temporary)
+    with write_atomic(path) as temporary, open(temporary, "wb") as file:
+        torch.save(state, file)  # a file object: given a path, torch hides why a write failed
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
-"""The checks that ops.py is made of: each says op, expected, got, shapes."""
+"""The checks that ops.py makes: each error says op, expected, got, shapes."""
 
+import math
 from typing import NoReturn
 
 import torch
@@ -57,3 +58,65 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
     devices = {name: str(tensor.device) for name, tensor in tensors.items()}
     if len(set(devices.values())) > 1:
         refuse(op, "all tensors on one device", devices)
+
+
+def check_hessian_accumulate(
+    op: str, hessian: Tensor, x: Tensor, row_weight: Tensor | None
+) -> None:
+    """Refuse activations that do not fit H."""
+    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
+    features = hessian.shape[0]
+    if x.ndim == 0 or x.shape[-1] != features:
+        refuse(op, f"x [..., {features}] for H {list(hessian.shape)}", list(x.shape))
+    if features > 1 and x.numel() and x.stride(-1) != 1:
+        refuse(op, "x with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
+    check_same_device(op, hessian=hessian, x=x)
+    if row_weight is not None:
+        if row_weight.shape != x.shape[:-1]:
+            refuse(op, f"row_weight {list(x.shape[:-1])}", list(row_weight.shape))
+        check_same_device(op, hessian=hessian, row_weight=row_weight)
+
+
+def check_factor_hessian(op: str, hessian: Tensor, damping: float, max_damping: float) -> None:
+    """Refuse what cannot be a sum of x x^T, and damping out of range."""
+    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+    if hessian.shape[0] == 0:
+        refuse(op, "a hessian with at least one column", list(hessian.shape))
+    if not 0 <= damping <= max_damping < math.inf:
+        refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
+    diagonal = hessian.diagonal()
+    if not bool(diagonal.isfinite().all()):
+        refuse(op, "a finite H", "NaN or Inf on its diagonal: the activations were not finite")
+    if bool((diagonal < 0).any()):
+        column = int((diagonal < 0).nonzero()[0])
+        refuse(op, "sums of squares on H's diagonal", f"{float(diagonal[column])} at {column}")
+
+
+def check_sparsegpt(
+    op: str,
+    weight: Tensor,
+    upper: Tensor,
+    pattern: Pattern | None,
+    block_size: int,
+    mask: Tensor | None,
+) -> None:
+    """Refuse a factor, pattern or mask that does not fit the weight."""
+    check_matrix(op, "weight", weight, FLOATS)
+    rows, columns = weight.shape
+    if tuple(upper.shape) != (columns, columns):
+        expected = f"a factor [{columns}, {columns}] for weight {list(weight.shape)}"
+        refuse(op, expected, list(upper.shape))
+    check_same_device(op, weight=weight, factor=upper)
+    if block_size < 1:
+        refuse(op, "block_size >= 1", block_size)
+    if (pattern is None) == (mask is None):
+        refuse(op, "either a pattern or a mask", "neither" if mask is None else "both")
+    if mask is None:
+        check_pattern(op, pattern, columns, block_size=block_size)
+    else:
+        check_matrix(op, "mask", mask, (torch.bool,), shape=(rows, columns))
+        check_same_device(op, weight=weight, mask=mask)
+    if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):
+        refuse(op, "a finite weight", f"NaN or Inf in weight {list(weight.shape)}")

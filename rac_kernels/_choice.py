@@ -18,7 +18,8 @@ def choose(op: str, impl: str, available: set[str], native: str | None = None) -
     if impl == "auto":
         return "native" if "native" in available and native is None else "reference"
     if impl not in available:
-        raise ValueError(f"{op}: impl={impl!r} does not exist for this op; it has {available}")
+        names = ", ".join(sorted(available))
+        raise ValueError(f"{op}: impl={impl!r} does not exist for this op, which has {names}")
     if impl == "native" and native is not None:
         raise ValueError(f"{op}: impl='native' cannot run: {native}")
     return impl

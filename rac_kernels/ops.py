@@ -1,12 +1,19 @@
 """The public functions: validate, choose an implementation, call it."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from rac_kernels import _native
-from rac_kernels._checks import FLOATS, check_matrix, check_pattern, check_same_device, refuse
+from rac_kernels._checks import (
+    FLOATS,
+    check_factor_hessian,
+    check_hessian_accumulate,
+    check_matrix,
+    check_pattern,
+    check_same_device,
+    check_sparsegpt,
+    refuse,
+)
 from rac_kernels._choice import choose, native_block, native_mask
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
@@ -41,22 +48,12 @@ def hessian_accumulate_(
         ValueError, TypeError: wrong shapes, dtypes, strides, devices or impl; H is untouched.
     """
     op = "hessian_accumulate_"
+    check_hessian_accumulate(op, hessian, x, row_weight)
     choose(op, impl, {"reference"})
-    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
-    if x.dtype not in FLOATS:
-        raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
-    features = hessian.shape[0]
-    if x.ndim == 0 or x.shape[-1] != features:
-        refuse(op, f"x [..., {features}] for H {list(hessian.shape)}", list(x.shape))
-    if x.shape[-1] > 1 and x.stride(-1) != 1:
-        refuse(op, "x with a unit last stride", f"strides {x.stride()}")
-    check_same_device(op, hessian=hessian, x=x)
     if row_weight is not None:
-        if row_weight.shape != x.shape[:-1]:
-            refuse(op, f"row_weight {list(x.shape[:-1])}", list(row_weight.shape))
-        check_same_device(op, hessian=hessian, row_weight=row_weight)
         row_weight = row_weight.reshape(-1)
-    return reference_hessian.hessian_accumulate_(hessian, x.reshape(-1, features), row_weight)
+    x = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    return reference_hessian.hessian_accumulate_(hessian, x, row_weight)
 
 
 def symmetrize_(hessian: Tensor) -> Tensor:
@@ -97,18 +94,8 @@ def factor_hessian(
     Source: SparseGPT, arXiv 2301.00774, with H = U U^T in the place of its inverse's factor.
     """
     op = "factor_hessian"
+    check_factor_hessian(op, hessian, damping, max_damping)
     choose(op, impl, {"reference"})
-    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
-    if hessian.shape[0] == 0:
-        refuse(op, "hessian with at least one column", list(hessian.shape))
-    if not (math.isfinite(damping) and 0 <= damping <= max_damping < math.inf):
-        refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
-    diagonal = hessian.diagonal()
-    if not bool(diagonal.isfinite().all()):
-        refuse(op, "a finite H", "NaN or Inf on its diagonal: the activations were not finite")
-    if bool((diagonal < 0).any()):
-        column = int((diagonal < 0).nonzero()[0])
-        refuse(op, "a sum of squares on H's diagonal", f"{float(diagonal[column])} at {column}")
     return reference_factor.factor_hessian(hessian, damping, max_damping, overwrite)
 
 
@@ -148,26 +135,7 @@ def sparsegpt(
     Source: SparseGPT, arXiv 2301.00774, algorithm 1.
     """
     op = "sparsegpt"
-    check_matrix(op, "weight", weight, FLOATS)
-    rows, columns = weight.shape
-    if list(factor.upper.shape) != [columns, columns]:
-        refuse(
-            op,
-            f"a factor [{columns}, {columns}] for weight {list(weight.shape)}",
-            list(factor.upper.shape),
-        )
-    check_same_device(op, weight=weight, factor=factor.upper)
-    if block_size < 1:
-        refuse(op, "block_size >= 1", block_size)
-    if (pattern is None) == (mask is None):
-        refuse(op, "either a pattern or a mask", "both" if mask is not None else "neither")
-    if pattern is not None:
-        check_pattern(op, pattern, columns, block_size=block_size)
-    else:
-        check_matrix(op, "mask", mask, (torch.bool,), shape=(rows, columns))
-        check_same_device(op, weight=weight, mask=mask)
-    if not bool(weight.isfinite().all()):
-        refuse(op, "a finite weight", f"NaN or Inf in weight {list(weight.shape)}")
+    check_sparsegpt(op, weight, factor.upper, pattern, block_size, mask)
     chosen = choose(op, impl, {"reference", "native"}, native=native_block(weight))
     solve = _native.sparsegpt_block if chosen == "native" else reference_sparsegpt.solve_block
     return reference_sparsegpt.sparsegpt(

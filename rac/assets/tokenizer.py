@@ -2,7 +2,7 @@
 
 import string
 
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 PAD, UNKNOWN, END = "<|pad|>", "<|unknown|>", "<|end|>"
@@ -10,7 +10,9 @@ USER, ASSISTANT = "<|user|>", "<|assistant|>"
 THINK, END_THINK = "<think>", "</think>"
 SPECIAL_TOKENS = (PAD, UNKNOWN, END, USER, ASSISTANT)
 THINK_TOKENS = (THINK, END_THINK)
-CHARACTERS = "\n" + " " + string.digits + string.ascii_letters + string.punctuation
+# In the byte-level alphabet newline and space are written Ċ and Ġ. transformers rebuilds a Qwen2
+# model's tokenizer with a byte-level alphabet whatever its file says, so ours uses it, too.
+CHARACTERS = "Ċ" + "Ġ" + string.digits + string.ascii_letters + string.punctuation
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -27,7 +29,8 @@ def build_tokenizer(max_length: int) -> PreTrainedTokenizerFast:
     symbols = [*SPECIAL_TOKENS, *THINK_TOKENS, *CHARACTERS]
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
-    backend.decoder = decoders.Fuse()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,

@@ -52,7 +52,8 @@ class HessianCollector:
         self.tokens[phase] += count
 
     def _capture(self, name: str, x: Tensor) -> None:
-        rows = x.flatten(0, -2) if self._real is None else x[self._real]
+        rows = x.flatten(0, -2)  # [B * T, C]; OPT flattens before its MLP
+        rows = rows if self._real is None else rows[self._real.flatten()]
         if rows.shape[0]:
             self._staged[name].append(rows.detach())
 

@@ -208,7 +208,7 @@ class Generation:
         probabilities = torch.softmax(logits / self.sampling.temperature, -1)
         if self.sampling.top_p < 1:
             ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-            outside = ordered.cumsum(-1) - ordered > self.sampling.top_p
+            outside = ordered.cumsum(-1) - ordered >= self.sampling.top_p
             ordered = ordered.masked_fill(outside, 0)
             probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered)
         # argmax of p / Exp(1) is a draw from p, with no host synchronisation

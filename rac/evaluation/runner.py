@@ -58,7 +58,7 @@ def evaluate(
     _require_fit(prompts, context_length(model))
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     checkpoint = describe_checkpoint(model)
-    settings = _settings(model, task, prompts, sampling)
+    settings = _settings(model, task, prompts, raw_prompts, sampling)
     path = Path(out_dir) / "eval" / f"{task.name}.jsonl"
     with (
         locked(path.parent),
@@ -156,7 +156,7 @@ def _require_fit(prompts: list[list[int]], context: int) -> None:
 
 
 def _settings(
-    model: PreTrainedModel, task: Task, prompts: list[list[int]], sampling: Sampling
+    model: PreTrainedModel, task: Task, prompts: list[list[int]], raw: bool, sampling: Sampling
 ) -> dict[str, Any]:
     """What must be equal for an evaluation to continue: model, prompts, task and sampling."""
     return {
@@ -165,6 +165,7 @@ def _settings(
         "n": len(task.questions),
         "grader": task.grader,
         **asdict(sampling),
+        "raw_prompts": raw,
         "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest()[:16],
         "weights": fingerprint(model),
         "dtype": str(model.dtype).removeprefix("torch."),

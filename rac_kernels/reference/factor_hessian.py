@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 
 from rac_kernels.factor import HessianFactor
+from rac_kernels.reference.symmetrize import symmetrize_
+
+# Width of a diagonal block: all else is matrix multiplication.
+BLOCK_C = 256
 
 
 def factor_hessian(
@@ -14,37 +18,59 @@ def factor_hessian(
     A dead column is decoupled from all others, so the diagonal it gets (the mean) changes nothing
     else; the mean is taken over the live ones, which keeps the result free of H's scale.
     """
-    diagonal = hessian.diagonal().clone()
-    dead = diagonal == 0
-    mean = diagonal[~dead].mean() if not bool(dead.all()) else diagonal.new_ones(())
-    diagonal[dead] = mean
-    attempts = 0
-    for share in _damping_steps(damping, max_damping):
-        attempts += 1
-        upper, _ = reversed_cholesky(hessian, diagonal + share * mean)
-        if upper is not None:
-            return HessianFactor(upper, share, attempts, dead)
+    original = hessian.diagonal().clone()
+    dead = original == 0
+    mean = original.sum() / (~dead).sum().clamp(min=1)
+    diagonal = torch.where(dead, torch.where(mean > 0, mean, 1), original)
+    shares = _damping_steps(damping, max_damping)
+    tries = [(share, diagonal + share * mean, 0.0) for share in shares]
     floor = max_damping * float(diagonal.max())
-    upper, column = reversed_cholesky(hessian, (diagonal + share * mean).clamp(min=floor))
-    if upper is None:
-        _fail(hessian, share, floor, column)
-    return HessianFactor(upper, share, attempts + 1, dead, floor)
+    tries.append((shares[-1], tries[-1][1].clamp(min=floor), floor))
+
+    # Overwriting, the upper triangle keeps the values that a next attempt starts from.
+    work = symmetrize_(hessian) if overwrite else hessian.clone()
+    for attempt, (share, damped, raised) in enumerate(tries, start=1):
+        work.diagonal().copy_(damped)
+        failed = reversed_cholesky_(work)
+        if failed is None:
+            return HessianFactor(work.tril_().mT, share, attempt, dead, raised)
+        if overwrite:
+            symmetrize_(work.mT)  # the lower triangle again, from the upper one
+        else:
+            work.copy_(hessian)
+    work.diagonal().copy_(original)
+    raise ValueError(_complaint(work, shares[-1], floor, failed))
 
 
-def reversed_cholesky(hessian: Tensor, diagonal: Tensor) -> tuple[Tensor | None, int]:
-    """U of ``H = U U^T`` with H's diagonal replaced, or None and the column whose pivot failed.
+def reversed_cholesky_(hessian: Tensor) -> int | None:
+    """Overwrite the lower triangle of ``hessian`` with that of U^T, ``H = U U^T``.
 
-    With J the reversal of indices, ``J H J = L L^T`` gives ``U = J L J``. Reversing moves the valid
-    lower triangle of H to the upper one, hence the transpose.
+    With J the reversal of indices, ``J H J = L L^T`` gives ``U = J L J``: a Cholesky factorisation
+    that starts at the last column. Left-looking over block rows b, from the last one,
+
+        U_bb U_bb^T = H_bb - U_{b,>b} U_{b,>b}^T,    U_{<b,b} = (H_{<b,b} - ...) U_bb^-T
+
+    held transposed, so that only the lower triangle is read or written.
+
+    Returns:
+        None, or the column whose pivot is not positive; ``hessian`` is then half overwritten.
     """
-    reversed_hessian = hessian.flip(0, 1)
-    reversed_hessian.diagonal().copy_(diagonal.flip(0))
-    lower, info = torch.linalg.cholesky_ex(reversed_hessian.mT)
-    pivots = lower.diagonal()
-    if int(info) == 0 and bool(pivots.isfinite().all()):
-        return lower.flip(0, 1), -1
-    order = int(info) if int(info) > 0 else 1 + int((~pivots.isfinite()).nonzero()[0])
-    return None, hessian.shape[0] - order
+    columns = hessian.shape[0]
+    for start in reversed(range(0, columns, BLOCK_C)):
+        end = min(start + BLOCK_C, columns)
+        left, block = slice(0, start), slice(start, end)
+        below, diagonal = hessian[end:, block].mT, hessian[block, block]
+        pivot = torch.addmm(diagonal, below, hessian[end:, block], alpha=-1)
+        # Reversing moves the valid lower triangle to the upper one, hence the transpose.
+        lower, info = torch.linalg.cholesky_ex(pivot.flip(0, 1).mT)
+        bad = ~lower.diagonal().isfinite()
+        if int(info) or bool(bad.any()):
+            return end - (int(info) or 1 + int(bad.nonzero()[0]))
+        upper = lower.flip(0, 1)  # U_bb
+        diagonal.triu_(1).add_(upper.mT)
+        rest = hessian[block, left].addmm_(below, hessian[end:, left], alpha=-1)
+        rest.copy_(torch.linalg.solve_triangular(upper, rest, upper=True))
+    return None
 
 
 def _damping_steps(damping: float, max_damping: float) -> list[float]:
@@ -55,14 +81,12 @@ def _damping_steps(damping: float, max_damping: float) -> list[float]:
     return steps
 
 
-def _fail(hessian: Tensor, share: float, floor: float, column: int) -> None:
+def _complaint(hessian: Tensor, share: float, floor: float, column: int) -> str:
+    name = f"factor_hessian: H {list(hessian.shape)}"
     if not bool(hessian.tril().isfinite().all()):
-        raise ValueError(
-            f"factor_hessian: H {list(hessian.shape)} holds NaN or Inf; the activations it was "
-            "accumulated from were not finite"
-        )
-    raise ValueError(
-        f"factor_hessian: H {list(hessian.shape)} is not positive definite, not even at damping "
-        f"{share:g} with its diagonal raised to {floor:g}: the pivot of column {column} is not "
-        "positive. A sum of x x^T cannot be so: H is not what hessian_accumulate_ made"
+        return f"{name} holds NaN or Inf: the activations it was accumulated from were not finite"
+    return (
+        f"{name} is not positive definite, not even at damping {share:g} with its diagonal raised "
+        f"to {floor:g}: the pivot of column {column} is not positive. No sum of x x^T is so; H is "
+        "not what hessian_accumulate_ made"
     )

@@ -16,12 +16,14 @@ def hessian_accumulate_(hessian: Tensor, x: Tensor, row_weight: Tensor | None) -
         x: [T, D] bf16, fp16 or fp32, unit last stride.
         row_weight: [T] or None. A row of weight 0 adds nothing, even if it is not finite.
     """
-    if row_weight is not None:
-        used = row_weight != 0
-        x, row_weight = x[used], row_weight[used].float()
     for t in range(0, x.shape[0], CHUNK_T):
-        rows = x[t : t + CHUNK_T].float()  # [CHUNK_T, D]
-        weighted = rows if row_weight is None else rows * row_weight[t : t + CHUNK_T, None]
+        rows = x[t : t + CHUNK_T]  # [CHUNK_T, D]
+        if row_weight is None:
+            rows = weighted = rows.float()
+        else:
+            weight = row_weight[t : t + CHUNK_T].float()
+            rows, weight = rows[weight != 0].float(), weight[weight != 0]
+            weighted = rows * weight[:, None]
         for d in range(0, x.shape[1], BLOCK_D):
             end = min(d + BLOCK_D, x.shape[1])
             # H[d:end, :end] += X[:, d:end]^T X[:, :end]: the block row left of and on the diagonal.

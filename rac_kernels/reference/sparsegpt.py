@@ -62,18 +62,20 @@ def sparsegpt(
     ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself.
     """
     rows, columns = weight.shape
+    if bool(dead.any()):
+        weight = weight.masked_fill(dead, 0)
     pruned = torch.empty_like(weight)
     keep = torch.empty_like(weight, dtype=torch.bool) if mask is None else mask.clone()
     delta = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)  # D
     loss = torch.zeros((), dtype=torch.float64, device=weight.device)
     for start in range(0, columns, block_size):
         block = slice(start, min(start + block_size, columns))
-        original = weight[:, block].float().masked_fill(dead[block], 0)  # [R, B]
+        original = weight[:, block].float()  # [R, B]
         inverse = triangular_inverse(upper[block, block])  # [B, B]
         pushed = delta[:, :start] @ upper[:start, block]  # [R, B]
         values = torch.addmm(original, pushed, inverse, alpha=-1)
         loss += solve(values, inverse, keep[:, block], pattern, compat)
-        delta[:, block] = values - original
+        torch.sub(values, original, out=delta[:, block])
         pruned[:, block] = values
     return pruned, keep, loss
 

@@ -1,0 +1,67 @@
+"""Run directories in, one page with their tables and figures out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rac.files import write_atomic, write_json
+from rac.report.figure2 import figure2
+from rac.report.figures import figure1, layer_figures, seconds_figure, trace_figure
+from rac.report.page import SectionView, render_page, view
+from rac.report.reconstruction import token_reconstruction
+from rac.report.runs import Section, make_sections, read_entries
+from rac.report.style import Image
+
+__all__ = ["token_reconstruction", "write_report"]
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    runs: Sequence[Path], out: Path, *, device: str = "cpu", reconstruction: bool = True
+) -> list[dict[str, Any]]:
+    """Write `out/report.html`, `out/results.json` and the figures; returns the rows.
+
+    `runs` are run directories (`eval/*.json`, and `model/rac.json` unless dense). Evaluations that
+    cannot be compared (another source model, other problems, other sampling) get sections of their
+    own. `reconstruction` loads models onto `device` for Figure 2; its errors are kept in `out`.
+
+    Raises:
+        UserError: a run directory is missing or broken; nothing has been written then.
+    """
+    out = Path(out)
+    entries = read_entries(runs)
+    sections = make_sections(entries)
+    if len(sections) > 1:
+        logger.warning("the runs form %d groups that cannot be compared", len(sections))
+    rows = [entry.row() for entry in entries]
+    views, images = [], []
+    for index, section in enumerate(sections, start=1):
+        suffix = "" if index == 1 else f"_{index}"
+        shown, made = _illustrate(section, out, device, reconstruction, suffix)
+        views.append(shown)
+        images += made
+    for image in images:
+        with write_atomic(out / image.name) as temporary:
+            temporary.write_bytes(image.png)
+    write_json(out / "results.json", rows)
+    with write_atomic(out / "report.html") as temporary:
+        temporary.write_text(render_page(views), encoding="utf-8")
+    return rows
+
+
+def _illustrate(
+    section: Section, out: Path, device: str, reconstruction: bool, suffix: str
+) -> tuple[SectionView, list[Image]]:
+    """Every figure of one section, and its view."""
+    if reconstruction:
+        heatmap = figure2(section, out, device, suffix)
+    else:
+        heatmap = "It was not asked for in this report."
+    accuracy_and_minutes = figure1(section, suffix) if section.pruned else []
+    layers = layer_figures(section, suffix)
+    traces, seconds = trace_figure(section, suffix), seconds_figure(section, suffix)
+    shown = view(section, accuracy_and_minutes, heatmap, layers, traces, seconds)
+    made = [*accuracy_and_minutes, heatmap, *layers, traces, seconds]
+    return shown, [image for image in made if isinstance(image, Image)]

@@ -1,0 +1,128 @@
+"""Tiny random models of every supported shape, built in code."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from rac.assets.tokenizer import build_tokenizer
+
+CONTEXT = 256
+VOCABULARY = len(build_tokenizer(CONTEXT))
+END_ID = 2
+
+_COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": END_ID,
+    "initializer_range": 0.2,
+}
+_GROUPED = _COMMON | {"num_key_value_heads": 2, "intermediate_size": 48}
+_GEMMA = _GROUPED | {
+    "head_dim": 8,
+    "num_hidden_layers": 4,
+    "sliding_window": 16,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+
+# name -> (configuration class, its arguments): every shape of linear, sharing and attention once.
+ARCHITECTURES: dict[str, tuple[str, dict]] = {
+    "llama": ("LlamaConfig", _GROUPED | {"tie_word_embeddings": False}),
+    "qwen2": ("Qwen2Config", _GROUPED | {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", _GROUPED | {"head_dim": 16, "tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", _GROUPED | {"sliding_window": 16}),
+    "gemma2": ("Gemma2Config", _GEMMA | {"query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", _GEMMA | {"query_pre_attn_scalar": 8}),
+    "phi": ("PhiConfig", _COMMON | {"intermediate_size": 64, "partial_rotary_factor": 0.5}),
+    "gpt_neox": ("GPTNeoXConfig", _COMMON | {"intermediate_size": 64}),
+    "opt": ("OPTConfig", _COMMON | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2}),
+    "gpt2": ("GPT2Config", _COMMON | {"n_inner": 64}),
+}
+
+
+def build_model(architecture: str, *, seed: int = 0, **changes: object) -> PreTrainedModel:
+    """A random float32 model in eval mode; `changes` override its configuration."""
+    kind, arguments = ARCHITECTURES[architecture]
+    config = getattr(transformers, kind)(**arguments | changes)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    for name, parameter in model.named_parameters():  # no norm or bias is trivial
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, 1.0 if "norm" in name or "ln" in name else 0.0, 0.1)
+    model.generation_config.eos_token_id = END_ID
+    model.generation_config.pad_token_id = 0
+    return model.eval().requires_grad_(False)
+
+
+def save_source(
+    folder: Path,
+    architecture: str = "llama",
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_size: str = "1GB",
+    chat_template: bool = True,
+    **changes: object,
+) -> Path:
+    """Save a random model and its character tokenizer into `folder`, as a user would have it."""
+    model = build_model(architecture, **changes).to(dtype)
+    model.generation_config.temperature = 0.7
+    model.generation_config.do_sample = True
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    tokenizer = build_tokenizer(CONTEXT)
+    if not chat_template:
+        tokenizer.chat_template = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint's safetensors files."""
+    from safetensors.torch import load_file
+
+    return {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
+
+
+@pytest.fixture(scope="session")
+def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`source_of(architecture, **options)`: a saved model folder, built once; do not write to it."""
+    folders: dict[str, Path] = {}
+
+    def source(architecture: str = "llama", **options: object) -> Path:
+        key = f"{architecture} {sorted(options.items())}"
+        if key not in folders:
+            folder = tmp_path_factory.mktemp(architecture)
+            folders[key] = save_source(folder, architecture, **options)
+        return folders[key]
+
+    return source
+
+
+@pytest.fixture(scope="session")
+def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve prompts of different lengths, with answers, as JSONL."""
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    rows = [{"prompt": f"What is {'1+' * i}{i}?", "answer": str(2 * i)} for i in range(12)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Threads only fight for the cores at these sizes."""
+    torch.set_num_threads(1)

@@ -1,0 +1,126 @@
+"""The benchmarks' own parts: the eager peer, the divergence, and the tables."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.divergence import compare, token_divergence
+from benchmarks.peers.contender import Stopwatch
+from benchmarks.peers.eager_sparsegpt import EagerSparseGPT, parse_pattern, prune_model
+from rac.engines import Trace
+
+
+def by_definition(weight, hessian, pattern, block_size):
+    """Optimal brain surgeon column by column, each step with its own explicit inverse (float64).
+
+    Removing column j from the still free columns F = {j, ...} costs w_j^2 / [H_F^-1]_00 and moves
+    the others by -e_j [H_F^-1]_0k / [H_F^-1]_00.
+    """
+    sparsity, n, m = pattern
+    w, columns = weight.double().clone(), weight.shape[1]
+    inverses = [torch.linalg.inv(hessian[j:, j:]) for j in range(columns)]
+    price = torch.stack([inverse[0, 0] for inverse in inverses])
+    pruned = torch.zeros_like(w, dtype=torch.bool)
+    for j in range(columns):
+        if not n and j % block_size == 0:
+            block = slice(j, j + block_size)
+            scores = w[:, block] ** 2 / price[block]
+            threshold = scores.flatten().sort().values[int(scores.numel() * sparsity)]
+            pruned[:, block] = scores <= threshold
+        if n and j % m == 0:
+            order = (w[:, j : j + m] ** 2 / price[j : j + m]).argsort(1)
+            pruned[:, j : j + m].scatter_(1, order[:, :n], True)
+        change = torch.where(pruned[:, j], w[:, j], 0)
+        w[:, j:] -= change[:, None] * inverses[j][0] / price[j]
+        w[:, j] = torch.where(pruned[:, j], 0, w[:, j])
+    return w
+
+
+@pytest.mark.parametrize("pattern", ["0.5", "0.3", "2:4"])
+def test_eager_sparsegpt_is_the_definition(pattern):
+    torch.manual_seed(0)
+    layer = nn.Linear(12, 5, bias=False)
+    inputs = [torch.randn(1, length, 12) for length in (20, 7, 31)]
+    weight = layer.weight.data.clone()
+    eager = EagerSparseGPT(layer)
+    for x in inputs:
+        eager.add_batch(x)
+    x = torch.cat(inputs, 1)[0].double()
+    hessian = 2 / 3 * x.T @ x
+    assert torch.allclose(eager.hessian.double(), hessian, rtol=1e-5, atol=1e-5)
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(12)
+    eager.prune(parse_pattern(pattern), block_size=8)
+    expected = by_definition(weight, hessian, parse_pattern(pattern), block_size=8)
+    torch.testing.assert_close(layer.weight.data.double(), expected, rtol=1e-4, atol=1e-5)
+    assert ((layer.weight == 0) == (expected == 0)).all()
+
+
+def test_eager_sparsegpt_clears_dead_columns():
+    layer = nn.Linear(8, 3, bias=False)
+    eager = EagerSparseGPT(layer)
+    x = torch.randn(1, 40, 8)
+    x[..., 5] = 0
+    eager.add_batch(x)
+    eager.prune(parse_pattern("0.25"))
+    assert (layer.weight[:, 5] == 0).all()
+
+
+@pytest.mark.parametrize("propagate", ["dense", "pruned"])
+def test_eager_peer_hands_on_what_it_says(propagate):
+    """Its last layer must be solved on the dense, or on the pruned, model's activations."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=40, num_hidden_layers=2, num_key_value_heads=1, **sizes)
+    model = LlamaForCausalLM(config).eval()
+    dense = LlamaForCausalLM(config).eval()
+    dense.load_state_dict(model.state_dict())
+    sequences = torch.randint(0, 40, (6, 30)).tolist()
+    prune_model(model, sequences, parse_pattern("2:4"), propagate, Stopwatch())
+    below = dense if propagate == "dense" else model
+    inputs = []
+    name = "model.layers.1.self_attn.q_proj"
+    below.get_submodule(name).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        for ids in sequences:
+            below(input_ids=torch.tensor([ids]))
+    layer = nn.Linear(16, 16, bias=False)
+    layer.weight.data = dense.get_submodule(name).weight.data.clone()
+    alone = EagerSparseGPT(layer)
+    for x in inputs:
+        alone.add_batch(x)
+    alone.prune(parse_pattern("2:4"))
+    torch.testing.assert_close(model.get_submodule(name).weight.data, layer.weight.data)
+
+
+def test_token_divergence_by_hand():
+    dense = torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5]]).log()
+    pruned = torch.tensor([[0.25, 0.5, 0.25], [0.2, 0.3, 0.5]]).log()
+    kl, loss = token_divergence(dense + 3.0, pruned - 1.0, torch.tensor([1, 2]))
+    # 0.5 ln(0.5/0.25) + 0.25 ln(0.25/0.5) + 0 = 0.25 ln 2; the second row is unchanged.
+    torch.testing.assert_close(kl, torch.tensor([0.25 * math.log(2), 0.0]))
+    torch.testing.assert_close(loss, torch.tensor([math.log(2), math.log(2)]))
+
+
+def test_compare_keeps_prompt_and_decode_apart():
+    """A "model" whose next-token probabilities depend on the last token alone."""
+
+    def model(table):
+        logits = torch.tensor(table).log()
+        return lambda input_ids: SimpleNamespace(logits=logits[input_ids])
+
+    dense = model([[0.5, 0.5], [0.5, 0.5]])
+    pruned = model([[0.25, 0.75], [0.5, 0.5]])
+    trace = Trace(0, [0, 1], [1, 0, 1])  # predicted: 1 (prompt) | 1, 0, 1 (decode)
+    result = compare(dense, {"dense": dense, "pruned": pruned}, [trace])
+    off = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert result["dense"]["decode"] == pytest.approx({"kl": 0.0, "ppl": 2.0, "tokens": 3})
+    prompt, decode = result["pruned"]["prompt"], result["pruned"]["decode"]
+    # positions: token 0 predicts the prompt's 1; tokens 1, 1, 0 predict the decoded 1, 0, 1
+    assert prompt == pytest.approx({"kl": off, "ppl": 1 / 0.75, "tokens": 1}, rel=1e-5)
+    perplexity = math.exp((2 * math.log(2) - math.log(0.75)) / 3)
+    assert decode == pytest.approx({"kl": off / 3, "ppl": perplexity, "tokens": 3}, rel=1e-5)

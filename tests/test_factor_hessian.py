@@ -1,0 +1,165 @@
+import pytest
+import torch
+
+from numeric import EPS32, activations, damped, hessian64
+from rac_kernels import HessianFactor, factor_hessian, hessian_accumulate_
+
+
+def hessian_of(x):
+    hessian = hessian_accumulate_(torch.zeros(x.shape[-1], x.shape[-1]), x)
+    return hessian.tril() + torch.full_like(hessian, float("nan")).triu(1)  # upper is never read
+
+
+def assert_factors(factor, target):
+    """|H - U U^T| <= gamma_{C+1} |U| |U|^T (Higham, theorem 10.3), twice for the blocked solves."""
+    upper = factor.upper.double()
+    assert factor.upper.dtype == torch.float32
+    assert torch.equal(upper, upper.triu()), "U is not upper triangular"
+    assert bool((upper.diagonal() > 0).all())
+    bound = 2 * (upper.shape[0] + 1) * EPS32 * (upper.abs() @ upper.abs().mT)
+    error = (upper @ upper.mT - target).abs()
+    assert bool((error <= bound).all()), f"worst error/bound {(error / bound).max()}"
+
+
+@pytest.mark.parametrize("features", [1, 2, 100, 256, 257, 600])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_factors_the_damped_hessian(features, overwrite):
+    hessian = hessian_of(activations(features + 50, features))
+    before = hessian.clone()
+    target = damped(hessian.tril() + hessian.tril(-1).mT, 0.01)
+    factor = factor_hessian(hessian, overwrite=overwrite)
+    assert (factor.damping, factor.attempts, factor.floor) == (0.01, 1, 0.0)
+    assert not bool(factor.dead.any())
+    assert_factors(factor, target)
+    if overwrite:
+        assert factor.upper.data_ptr() == hessian.data_ptr(), "the factor took new memory"
+    else:
+        assert torch.equal(hessian.tril(), before.tril()), "H was changed"
+
+
+def test_hand_computed():
+    # U = [[2, 1], [0, 3]]  ->  H = U U^T = [[5, 3], [3, 9]]
+    factor = factor_hessian(torch.tensor([[5.0, -77.0], [3.0, 9.0]]), damping=0.0)
+    torch.testing.assert_close(factor.upper, torch.tensor([[2.0, 1.0], [0.0, 3.0]]))
+
+
+def test_its_inverse_is_sparsegpts_r():
+    hessian = hessian_of(activations(300, 60))
+    full = damped(hessian.tril() + hessian.tril(-1).mT, 0.01)
+    root = torch.linalg.cholesky(torch.linalg.inv(full), upper=True)  # H^-1 = R^T R
+    inverse = torch.linalg.inv(factor_hessian(hessian).upper.double())
+    torch.testing.assert_close(inverse, root, rtol=1e-4, atol=1e-5 * float(root.abs().max()))
+
+
+def test_scale_free():
+    hessian = hessian_of(activations(100, 40))
+    small, large = factor_hessian(hessian), factor_hessian(hessian * 2.0**40)
+    assert torch.equal(small.upper * 2.0**20, large.upper)
+
+
+def test_dead_columns_are_found_and_decoupled():
+    x = activations(200, 50)
+    x[:, [0, 7, 49]] = 0
+    factor = factor_hessian(hessian_of(x))
+    assert factor.dead.nonzero().flatten().tolist() == [0, 7, 49]
+    assert_factors(factor, damped(hessian64(x), 0.01))
+    live = ~factor.dead
+    off_diagonal = factor.upper - factor.upper.diagonal().diag()
+    assert bool((off_diagonal[~live] == 0).all())
+    assert bool((off_diagonal[:, ~live] == 0).all())
+    # the live part is what it would be without them
+    alone = factor_hessian(hessian_of(x[:, live]))
+    torch.testing.assert_close(factor.upper[live][:, live], alone.upper, rtol=1e-4, atol=1e-3)
+
+
+def test_all_columns_dead():
+    factor = factor_hessian(torch.zeros(3, 3))
+    assert bool(factor.dead.all())
+    assert torch.equal(factor.upper, torch.eye(3))
+
+
+def test_rank_deficient():
+    x = activations(10, 300)  # rank 10 of 300
+    factor = factor_hessian(hessian_of(x))
+    assert factor.attempts == 1
+    assert_factors(factor, damped(hessian64(x), 0.01) + 0 * factor.upper)
+
+
+def test_ill_conditioned():
+    x = activations(400, 100, spread=6)  # column scales over six decades
+    factor = factor_hessian(hessian_of(x), damping=1e-6)
+    assert factor.attempts == 1
+
+
+def indefinite(features, negative):
+    """H with one eigenvalue of -negative * mean(diag H)."""
+    generator = torch.Generator().manual_seed(3)
+    basis = torch.linalg.qr(torch.randn(features, features, generator=generator).double()).Q
+    values = torch.ones(features, dtype=torch.float64)
+    values[0] = -negative
+    return ((basis * values) @ basis.mT * 100).float()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_damping_doubles_until_it_suffices_and_says_so(overwrite):
+    hessian = indefinite(300, 0.1)  # mean of the diagonal: 0.9963 of 100; needs > 0.1004
+    expected = damped(hessian, 0.16)
+    factor = factor_hessian(hessian, overwrite=overwrite)
+    assert (factor.damping, factor.attempts, factor.floor) == (0.16, 5, 0.0)  # .01 .02 .04 .08 .16
+    assert_factors(factor, expected)
+
+
+def test_no_damping_goes_on_with_one_percent():
+    factor = factor_hessian(indefinite(40, 0.011), damping=0.0)
+    assert (factor.damping, factor.attempts) == (0.02, 3)
+
+
+def test_last_resort_is_a_raised_diagonal():
+    # eigenvalues 101 and -99: damping 0.5 is not enough, but raising the small diagonal is
+    hessian = torch.tensor([[1.0, 0.0], [10.0, 80.0]])
+    factor = factor_hessian(hessian, damping=0.01, max_damping=0.02)
+    assert factor.floor == pytest.approx(0.02 * 80)
+    assert (factor.damping, factor.attempts) == (0.02, 3)
+    raised = torch.tensor([[1.0 + 0.81, 10.0], [10.0, 80.81]]).double()
+    assert_factors(factor, raised)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_never_the_identity(overwrite):
+    hessian = torch.tensor([[1.0, 100.0], [100.0, 1.0]])
+    with pytest.raises(ValueError, match="not positive definite, not even at damping 0.5") as error:
+        factor_hessian(hessian, overwrite=overwrite)
+    assert "factor_hessian: H [2, 2]" in str(error.value)
+    assert "column 0" in str(error.value)
+    assert torch.equal(hessian.tril(), torch.tensor([[1.0, 0.0], [100.0, 1.0]]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [(5, 5), (9, 4), (299, 0)])
+def test_not_finite_is_named(bad, place):
+    hessian = hessian_of(activations(400, 300))
+    hessian[place] = bad
+    with pytest.raises(ValueError, match="factor_hessian: .*NaN or Inf"):
+        factor_hessian(hessian)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match=r"expected a square hessian, got \[2, 3\]"):
+        factor_hessian(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match="expected hessian in float32, got torch.float64"):
+        factor_hessian(torch.zeros(2, 2, dtype=torch.float64))
+    with pytest.raises(ValueError, match="at least one column"):
+        factor_hessian(torch.zeros(0, 0))
+    for damping in (-0.1, 0.6, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected 0 <= damping <= max_damping"):
+            factor_hessian(torch.eye(2), damping)
+    with pytest.raises(ValueError, match="sums of squares on H's diagonal, got -1.0 at 1"):
+        factor_hessian(torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
+    with pytest.raises(ValueError, match="impl='triton' does not exist"):
+        factor_hessian(torch.eye(2), impl="triton")
+
+
+def test_result_is_frozen():
+    with pytest.raises(AttributeError):
+        factor_hessian(torch.eye(2)).damping = 0.0
+    assert HessianFactor.__dataclass_params__.frozen
