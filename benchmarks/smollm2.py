@@ -74,8 +74,8 @@ def load_weights(gguf: Path) -> LlamaForCausalLM:
 def load_tokenizer(gguf: Path) -> Any:
     """The tokenizer, with what the GGUF reader loses put back.
 
-    SmolLM2 splits digits one by one before its byte-level merges, ends a turn with `<|im_end|>`, and
-    decodes bytes as they are.
+    SmolLM2 splits digits one by one before its byte-level merges, ends a turn with `<|im_end|>`,
+    and decodes bytes as they are.
     """
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     backend = tokenizer.backend_tokenizer

@@ -187,7 +187,7 @@ def main() -> None:
         print(f"rac: {error}", file=sys.stderr)
         sys.exit(2)
     except UsageError as error:
-        print(f"rac: {error.format_message()} See --help.", file=sys.stderr)
+        print(f"rac: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("rac: interrupted; the same command continues", file=sys.stderr)

@@ -98,20 +98,29 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it, or it cannot be made.
     """
+    path, made = directory / ".lock", not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        handle = open(directory / ".lock", "w")  # noqa: SIM115
+        handle = open(path, "w")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot use --out {directory}: {error.strerror}") from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
+                raise BlockingIOError  # its last holder has just deleted it
         except OSError as error:
             message = (
                 f"{directory} is in use by another rac run; wait for it or choose another --out"
             )
             raise UserError(message) from error
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+                if made:
+                    directory.rmdir()  # a refused run leaves nothing
 
 
 def require_disk(directory: Path, needed_bytes: int) -> None:

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rac.engines.attention import use_grouped_attention
-from rac.errors import UserError
+from rac.errors import UserError, first_line
 
 EMBEDDED = Path(__file__).parent / "assets" / "model"
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -42,9 +42,8 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=MODEL_FILES))
     except Exception as error:  # the hub client raises many kinds; all mean "not here"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"--model {name}: no such folder, and the hub did not give it ({reason}); "
+            f"--model {name}: no such folder, and the hub did not give it ({first_line(error)}); "
             "pass the path of a downloaded model"
         ) from error
 
@@ -89,8 +88,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"cannot load the model in {path}: {reason}") from error
+        raise UserError(f"cannot load the model in {path}: {first_line(error)}") from error
     use_grouped_attention(model)
     return model.to(place).eval().requires_grad_(False)
 
@@ -105,8 +103,7 @@ def load_tokenizer(name: str | Path):  # noqa: ANN201 - transformers has several
     try:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"cannot load the tokenizer in {path}: {reason}") from error
+        raise UserError(f"cannot load the tokenizer in {path}: {first_line(error)}") from error
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

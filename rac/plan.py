@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from rac.calibration import Group
 from rac.calibration.capture import STAGED_TOKENS
-from rac.engines.transformers import context_length
+from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.recipe import Recipe
 
@@ -92,7 +92,9 @@ def make_plan(model: PreTrainedModel, groups: list[Group], recipe: Recipe) -> Pl
         "factor": 3 * 4 * widest**2,
     }
     replay = {"Hessians": one_layer, "hidden states": 2 * hidden, "factor": 3 * 4 * widest**2}
-    if recipe.calibration == "rac" and not recipe.hessians:
+    if recipe.hessians:
+        decode = {"Hessian": 4 * widest**2, "factor": 3 * 4 * widest**2}
+    elif recipe.calibration == "rac":
         decode["cache"] = replay["cache"] = cache_bytes(model, recipe)
     free = free_memory(next(model.parameters()).device)
     plan = _choose(recipe, decode, replay, free)
@@ -111,6 +113,9 @@ def _choose(recipe: Recipe, decode: dict, replay: dict, free: int) -> Plan:
             f"--collector decode needs {sizes}; --collector replay would need "
             f"{format_bytes(need_replay)}"
         )
+    if (recipe.hessians or recipe.keep_hessians) and not fits:
+        flag = "--hessians" if recipe.hessians else "--keep-hessians"
+        raise UserError(f"{flag} needs the decode collector, and that needs {sizes}")
     if recipe.collector == "replay" or recipe.propagate == "pruned" or not fits:
         if need_replay > HEADROOM * free:
             raise UserError(

@@ -8,9 +8,10 @@ from typing import Any
 
 from rac.assets.problems import generate_problems
 from rac.assets.text import generate_text
-from rac.errors import UserError
+from rac.errors import UserError, first_line
 
 PROMPT_COLUMNS = ("prompt", "messages", "problem", "question", "text")
+_MESSAGE_KEYS = ("role", "content")
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,7 @@ def load_text(
     if source == "embedded":
         documents: Iterator[str] = generate_text("calibration")
     else:
-        rows = enumerate(read_rows(source), 1)
-        documents = (row[_column(row, column or "text", source, number)] for number, row in rows)
+        documents = _documents(source, column or "text")
     sequences: list[list[int]] = []
     tokens = 0
     for document in documents:
@@ -112,10 +112,23 @@ def load_text(
     return sequences
 
 
+def _documents(source: str, column: str) -> Iterator[str]:
+    for number, row in enumerate(read_rows(source), 1):
+        value = row[_column(row, column, source, number)]
+        if not isinstance(value, str):
+            kind = type(value).__name__
+            raise UserError(f"{source}, row {number}: expected text in {column!r}, got {kind}")
+        yield value
+
+
 def _well_formed(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value)
-    return isinstance(value, list) and bool(value) and all("content" in m for m in value)
+    return isinstance(value, list) and bool(value) and all(map(_is_message, value))
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(k), str) for k in _MESSAGE_KEYS)
 
 
 def _column(row: dict, column: str | None, source: str, number: int) -> str:
@@ -146,7 +159,7 @@ def read_rows(source: str) -> Iterator[dict]:
 
 def _read_jsonl(path: Path) -> Iterator[dict]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line breaks
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     for number, line in enumerate(lines, 1):
@@ -168,8 +181,7 @@ def _read_parquet(path: Path) -> Iterator[dict]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read {path} as Parquet: {reason}") from error
+        raise UserError(f"cannot read {path} as Parquet: {first_line(error)}") from error
     for batch in table.to_batches(max_chunksize=1024):
         yield from batch.to_pylist()
 
@@ -180,14 +192,15 @@ def _read_dataset(source: str) -> Iterator[dict]:
     location, _, split = source.partition("@")
     name, _, config = location.partition(":")
     try:
-        if Path(name).is_dir() and (Path(name) / "dataset_info.json").exists():
+        if (Path(name) / "dataset_dict.json").is_file():
+            data = datasets.load_from_disk(name)[split or "train"]
+        elif (Path(name) / "dataset_info.json").is_file():
             data = datasets.load_from_disk(name)
         else:
             data = datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # hub, network and format errors of many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"--prompts {source}: neither a .jsonl/.parquet file nor a data set that can be "
-            f"loaded ({reason})"
+            f"loaded ({first_line(error)})"
         ) from error
     yield from data

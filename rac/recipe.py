@@ -75,7 +75,9 @@ class Recipe(BaseModel):
     )
     include: str | None = Field(None, description="Prune only linears whose name matches (regex).")
     exclude: str | None = Field(None, description="Leave linears whose name matches (regex).")
-    damping: float = Field(0.01, ge=0, le=0.5, description="Share of the Hessian's mean diagonal added.")
+    damping: float = Field(
+        0.01, ge=0, le=0.5, description="Share of the Hessian's mean diagonal added."
+    )
     block_size: int = Field(128, gt=0, description="Columns solved at once.")
     collector: Literal["auto", "decode", "replay"] = Field(
         "auto", description="decode: Hessians grow in one pass; replay: one layer at a time."

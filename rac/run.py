@@ -4,14 +4,14 @@ import logging
 import resource
 import shutil
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from rac.calibration import Group, HessianCollector, find_groups
+from rac.calibration import Group, HessianCollector, Sequence, find_groups
 from rac.calibration.stage import (
     SavedHessians,
     decode_traces,
@@ -23,7 +23,7 @@ from rac.calibration.stage import (
 )
 from rac.checkpoint import weight_dtypes
 from rac.engines import Trace
-from rac.engines.transformers import context_length
+from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.files import locked, read_json, require_disk, write_json
 from rac.models import load_model, load_tokenizer, resolve_model
@@ -32,7 +32,7 @@ from rac.progress import Stages
 from rac.pruning.scope import select_linears
 from rac.pruning.stage import PruningStage
 from rac.recipe import CALIBRATION_FIELDS, Recipe, make_recipe, read_recipe, write_recipe
-from rac.traces import read_traces, vocabulary_hash
+from rac.traces import read_traces, traces_complete, vocabulary_hash
 from rac_kernels import Pattern
 
 log = logging.getLogger("rac")
@@ -60,6 +60,7 @@ def prune(
         if not run.finished:
             run.start()
             run.calibrate_and_solve()
+        run.clean_up()
         return run.model_folder
 
 
@@ -70,16 +71,21 @@ def trace(
     quiet: bool = False,
     snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> Path:
-    """Write the model's own traces alone, `recipe.tokens` of them; returns `out/traces.parquet`."""
+    """Write the model's own traces alone, `recipe.tokens` of them; returns `out/traces.parquet`.
+
+    Raises:
+        UserError: as `prune`, or a calibration without traces of the model's own.
+    """
+    if recipe.calibration != "rac" or recipe.hessians:
+        raise UserError("rac trace writes the model's own traces: use --calibration rac")
     out = Path(out)
     with locked(out):
         run = Run(recipe, out, quiet, snapshot_seconds)
-        path = out / "traces.parquet"
-        if not (path.exists() and not (out / "state").exists()):
+        if not traces_complete(run.traces_file):
             run.load()
-            run.decode(run.model, None)
-            shutil.rmtree(out / "state", ignore_errors=True)
-        return path
+            run.remember()
+            run.decode_alone(run.model)
+        return run.traces_file
 
 
 class Run:
@@ -89,7 +95,9 @@ class Run:
         self.recipe, self.out, self.quiet = recipe, out, quiet
         self.snapshot_seconds = snapshot_seconds
         self.state, self.model_folder = out / "state", out / "model"
+        self.traces_file = out / "traces.parquet"
         self.stages = Stages(quiet)
+        recipe.check()
         self.source = resolve_model(recipe.model)
         self.plan: Plan | None = None
         self._check_directory()
@@ -106,6 +114,11 @@ class Run:
         """Refuse a directory that holds another run."""
         path = self.out / "recipe.yaml"
         if not path.exists():
+            if self.model_folder.exists():
+                raise UserError(
+                    f"{self.model_folder} exists and is not the result of a run; "
+                    "choose another --out"
+                )
             return
         before = make_recipe(read_recipe(path)).model_dump()
         for name, value in self.recipe.model_dump().items():
@@ -116,10 +129,13 @@ class Run:
                 )
 
     def load(self) -> None:
-        """Load tokenizer and model and remember the recipe."""
+        """Load tokenizer, model and prompts."""
         self.tokenizer = load_tokenizer(self.source)
         self.model = load_model(self.source, self.recipe.device, self.recipe.dtype)
         self.prompts = self._check_inputs()
+
+    def remember(self) -> None:
+        """From here on the directory belongs to this recipe."""
         write_recipe(self.out / "recipe.yaml", self.recipe)
         seconds = self.state / "seconds.json"
         self.stages.seconds = read_json(seconds) if seconds.is_file() else {}
@@ -139,8 +155,6 @@ class Run:
                     f"--trace-model {recipe.trace_model} has another vocabulary than "
                     f"{recipe.model}: its token ids mean something else"
                 )
-        if recipe.calibration == "text":
-            return []
         return load_prompt_ids(recipe, self.tokenizer, context_length(self.model))
 
     def start(self) -> None:
@@ -150,11 +164,14 @@ class Run:
         names = select_linears(self.model, recipe.scope, recipe.include, recipe.exclude)
         self.groups: list[Group] = find_groups(self.model, set(names))
         self._check_pattern(Pattern.parse(recipe.pattern))
+        if recipe.hessians:
+            reused_hessians(recipe).require(group.name for group in self.groups)
         self.dtypes = weight_dtypes(self.source, self.model.dtype)
         self.plan = make_plan(self.model, self.groups, recipe)
         require_disk(self.out, sum(self.plan.disk.values()))
         if not self.quiet:
             self.plan.print(recipe, self.groups, Console(stderr=True))
+        self.remember()
 
     def _check_pattern(self, pattern: Pattern) -> None:
         for group in self.groups:
@@ -178,6 +195,13 @@ class Run:
             collector,
         )
 
+    def decode_alone(self, model: Any) -> list[Trace]:
+        """Decode all traces without collecting anything."""
+        traces = self.decode(model, None)
+        (self.state / "traces.pt").unlink(missing_ok=True)
+        self._remove_empty_state()
+        return traces
+
     def _traces(self) -> list[Trace] | None:
         """The traces of a calibration that replays them; decodes them first where needed."""
         recipe = self.recipe
@@ -185,31 +209,29 @@ class Run:
             return None
         if recipe.traces:
             return read_trace_file(recipe, self.tokenizer)
-        path, marker = self.out / "traces.parquet", self.state / "traces-complete"
-        if marker.exists():
-            return read_traces(path, self.tokenizer)
+        if traces_complete(self.traces_file):
+            return read_traces(self.traces_file, self.tokenizer)
         model = self.model
         if recipe.calibration == "off-policy":
             model = load_model(recipe.trace_model, recipe.device, recipe.dtype)
-        traces = self.decode(model, None)
-        marker.touch()
-        (self.state / "generation.pt").unlink(missing_ok=True)
-        return traces
+        return self.decode_alone(model)
 
     def calibrate_and_solve(self) -> None:
         """Hessians, sparse weights, checkpoint."""
         assert self.plan is not None
-        self.state.mkdir(exist_ok=True)
         solving = PruningStage(self)
         if self.plan.collector == "decode":
             solving.solve_saved(self._hessians())
         else:
-            sequences = known_sequences(self.recipe, self.model, self.tokenizer, self._traces())
+            sequences = self._sequences()
             self.save_seconds()
             solving.solve_replayed(sequences)
         self.peak_memory = _peak_memory(self.model)
         solving.write_checkpoint()
-        self._clean_up()
+
+    def _sequences(self) -> list[Sequence]:
+        context = context_length(self.model)
+        return known_sequences(self.recipe, context, self.prompts, self._traces())
 
     def _hessians(self) -> SavedHessians:
         """The one-pass Hessians: reused, finished earlier, or collected now."""
@@ -224,10 +246,9 @@ class Run:
                     self.decode(self.model, collector)
                 collector.flush()
             else:
-                sequences = known_sequences(recipe, self.model, self.tokenizer, self._traces())
                 pass_over(
                     self.model,
-                    sequences,
+                    self._sequences(),
                     collector,
                     self.out,
                     self.stages.stage,
@@ -235,19 +256,24 @@ class Run:
                 )
             self.save_seconds()
             save_hessians(path, collector)
-            (self.state / "generation.pt").unlink(missing_ok=True)
+            for name in ("decode.pt", "pass.pt"):
+                (self.state / name).unlink(missing_ok=True)
         return SavedHessians(path)
 
     def save_seconds(self) -> None:
         """Remember the seconds of the stages done so far."""
         write_json(self.state / "seconds.json", self.stages.seconds)
 
-    def _clean_up(self) -> None:
-        for path in list(self.state.iterdir()):
+    def clean_up(self) -> None:
+        """Delete the state of a finished run, but for Hessians that are to be kept."""
+        for path in list(self.state.glob("*")):
             if self.recipe.keep_hessians and path.name == "hessians.safetensors":
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if not any(self.state.iterdir()):
+        self._remove_empty_state()
+
+    def _remove_empty_state(self) -> None:
+        with suppress(OSError):
             self.state.rmdir()
 
 
@@ -279,8 +305,3 @@ def _peak_memory(model: Any) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def utc_now() -> str:
-    """The time, for records."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

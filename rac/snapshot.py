@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rac.errors import UserError
+from rac.errors import UserError, first_line
 from rac.files import write_atomic
 
 
@@ -37,7 +37,9 @@ def load_state(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run again") from error
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}); delete it and run again"
+        ) from error
 
 
 class Snapshots:

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 
 from rac.engines.base import Trace
-from rac.errors import UserError
+from rac.errors import UserError, first_line
 from rac.files import write_atomic
 
 SCHEMA = pyarrow.schema(
@@ -46,6 +46,14 @@ def write_traces(path: Path, traces: list[Trace], tokenizer: Any, **metadata: st
         pyarrow.parquet.write_table(table, temporary)
 
 
+def traces_complete(path: Path) -> bool:
+    """Whether `path` holds all traces of its run, not only those finished so far."""
+    if not path.is_file():
+        return False
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    return metadata.get(b"complete") == b"yes"
+
+
 def read_traces(path: Path, tokenizer: Any | None = None) -> list[Trace]:
     """Read a trace file; with `tokenizer`, check that its ids mean the same to that model.
 
@@ -55,8 +63,7 @@ def read_traces(path: Path, tokenizer: Any | None = None) -> list[Trace]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read the traces in {path}: {reason}") from error
+        raise UserError(f"cannot read the traces in {path}: {first_line(error)}") from error
     missing = {"prompt_ids", "output_ids"} - set(table.column_names)
     if missing:
         raise UserError(f"{path} is not a trace file: it has no column {', '.join(missing)}")

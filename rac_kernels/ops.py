@@ -230,6 +230,8 @@ def _select_mask(
 ) -> Tensor:
     if per not in ("row", "block", "layer"):
         refuse(op, "per 'row', 'block' or 'layer'", repr(per))
+    if block_size < 1:
+        refuse(op, "block_size >= 1", block_size)
     check_pattern(op, pattern, scores.shape[1])
     if bool(scores.isnan().any()):
         refuse(op, "scores without NaN", f"NaN in scores {list(scores.shape)}")

@@ -100,7 +100,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def source_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`source_of(architecture, **options)`: a saved model folder, built once; do not write to it."""
+    """`source_of(architecture, **options)`: a saved model folder, built once, read-only."""
     folders: dict[str, Path] = {}
 
     def source(architecture: str = "llama", **options: object) -> Path:

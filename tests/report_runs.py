@@ -98,7 +98,12 @@ def record(pattern: str, calibration: str, source: str, layers: int = 4, seed: i
 
 
 def write_run(
-    path: Path, pattern: str, calibration: str, accuracy: float, minutes: float, source: str = "tiny"
+    path: Path,
+    pattern: str,
+    calibration: str,
+    accuracy: float,
+    minutes: float,
+    source: str = "tiny",
 ) -> Path:
     """Write one run directory without weights; returns `path`."""
     (path / "eval").mkdir(parents=True)

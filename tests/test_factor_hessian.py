@@ -1,13 +1,17 @@
 import pytest
 import torch
+from numeric import EPS32, activations, damped
 
-from numeric import EPS32, activations, damped, hessian64
 from rac_kernels import HessianFactor, factor_hessian, hessian_accumulate_
 
 
 def hessian_of(x):
     hessian = hessian_accumulate_(torch.zeros(x.shape[-1], x.shape[-1]), x)
     return hessian.tril() + torch.full_like(hessian, float("nan")).triu(1)  # upper is never read
+
+
+def symmetric(hessian):
+    return hessian.tril() + hessian.tril(-1).mT
 
 
 def assert_factors(factor, target):
@@ -26,7 +30,7 @@ def assert_factors(factor, target):
 def test_factors_the_damped_hessian(features, overwrite):
     hessian = hessian_of(activations(features + 50, features))
     before = hessian.clone()
-    target = damped(hessian.tril() + hessian.tril(-1).mT, 0.01)
+    target = damped(symmetric(hessian), 0.01)
     factor = factor_hessian(hessian, overwrite=overwrite)
     assert (factor.damping, factor.attempts, factor.floor) == (0.01, 1, 0.0)
     assert not bool(factor.dead.any())
@@ -45,7 +49,7 @@ def test_hand_computed():
 
 def test_its_inverse_is_sparsegpts_r():
     hessian = hessian_of(activations(300, 60))
-    full = damped(hessian.tril() + hessian.tril(-1).mT, 0.01)
+    full = damped(symmetric(hessian), 0.01)
     root = torch.linalg.cholesky(torch.linalg.inv(full), upper=True)  # H^-1 = R^T R
     inverse = torch.linalg.inv(factor_hessian(hessian).upper.double())
     torch.testing.assert_close(inverse, root, rtol=1e-4, atol=1e-5 * float(root.abs().max()))
@@ -60,9 +64,10 @@ def test_scale_free():
 def test_dead_columns_are_found_and_decoupled():
     x = activations(200, 50)
     x[:, [0, 7, 49]] = 0
-    factor = factor_hessian(hessian_of(x))
+    hessian = hessian_of(x)
+    factor = factor_hessian(hessian)
     assert factor.dead.nonzero().flatten().tolist() == [0, 7, 49]
-    assert_factors(factor, damped(hessian64(x), 0.01))
+    assert_factors(factor, damped(symmetric(hessian), 0.01))
     live = ~factor.dead
     off_diagonal = factor.upper - factor.upper.diagonal().diag()
     assert bool((off_diagonal[~live] == 0).all())
@@ -80,15 +85,18 @@ def test_all_columns_dead():
 
 def test_rank_deficient():
     x = activations(10, 300)  # rank 10 of 300
-    factor = factor_hessian(hessian_of(x))
+    hessian = hessian_of(x)
+    factor = factor_hessian(hessian)
     assert factor.attempts == 1
-    assert_factors(factor, damped(hessian64(x), 0.01) + 0 * factor.upper)
+    assert_factors(factor, damped(symmetric(hessian), 0.01))
 
 
 def test_ill_conditioned():
     x = activations(400, 100, spread=6)  # column scales over six decades
-    factor = factor_hessian(hessian_of(x), damping=1e-6)
+    hessian = hessian_of(x)
+    factor = factor_hessian(hessian, damping=1e-6)
     assert factor.attempts == 1
+    assert_factors(factor, damped(symmetric(hessian), 1e-6))
 
 
 def indefinite(features, negative):
@@ -115,13 +123,15 @@ def test_no_damping_goes_on_with_one_percent():
 
 
 def test_last_resort_is_a_raised_diagonal():
-    # eigenvalues 101 and -99: damping 0.5 is not enough, but raising the small diagonal is
-    hessian = torch.tensor([[1.0, 0.0], [10.0, 80.0]])
-    factor = factor_hessian(hessian, damping=0.01, max_damping=0.02)
-    assert factor.floor == pytest.approx(0.02 * 80)
-    assert (factor.damping, factor.attempts) == (0.02, 3)
-    raised = torch.tensor([[1.0 + 0.81, 10.0], [10.0, 80.81]]).double()
-    assert_factors(factor, raised)
+    # Columns 1 and 2 are worse than perfectly correlated; an outlier makes the mean 100.9.
+    hessian = torch.eye(10)
+    hessian[0, 0], hessian[2, 1] = 1000, 1.5
+    factor = factor_hessian(hessian, damping=0.001, max_damping=0.002)
+    assert (factor.damping, factor.attempts) == (0.002, 3)
+    assert factor.floor == pytest.approx(0.002 * 1000)
+    raised = torch.full((10,), 2.0).double()
+    raised[0] = 1000 + 0.002 * 100.9
+    assert_factors(factor, symmetric(hessian).double().fill_diagonal_(0) + raised.diag())
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from numeric import EPS32, activations, hessian64, sum_bound
+
 from rac_kernels import hessian_accumulate_, symmetrize_
 
 # One row, one column, one off a column block (256) and below it, one off a token chunk (4096).

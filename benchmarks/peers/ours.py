@@ -38,7 +38,7 @@ def prune(options, total: contender.Stopwatch, out: Path) -> tuple[dict, int]:
     record = read_json(run.model_folder / "rac.json")
     if record["tokens"] != tokens:
         raise RuntimeError(f"calibrated on {record['tokens']} tokens, the others on {tokens}")
-    total.seconds -= record["seconds"]["write checkpoint"]
+    total.seconds -= run.stages.seconds["write checkpoint"]
     return record, loaded
 
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rac.calibration.groups import Group, input_hooks
-from rac.errors import UserError
+from rac.calibration.groups import Group, check_finite, input_hooks
 from rac.models import linears
 from rac_kernels import hessian_accumulate_
 
@@ -68,11 +67,7 @@ class HessianCollector:
                 continue
             hessian_accumulate_(self.hessians[name], torch.cat(parts))
             parts.clear()
-            if not torch.isfinite(self.hessians[name].diagonal()).all():
-                raise UserError(
-                    f"the activations that enter {name} hold NaN or Inf; run the model in a wider "
-                    "dtype (--dtype float32) or check the checkpoint"
-                )
+            check_finite(name, self.hessians[name].diagonal())
         self._staged_tokens = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rac.errors import UserError
 from rac.models import get_weight, layer_index, linears
 
 
@@ -43,25 +44,44 @@ def input_hooks(
             handle.remove()
 
 
+def check_finite(name: str, values: Tensor) -> None:
+    """Refuse activations that are not finite.
+
+    Raises:
+        UserError: names the layer that they enter.
+    """
+    if not torch.isfinite(values).all():
+        raise UserError(
+            f"the activations that enter {name} hold NaN or Inf; run the model in a wider dtype "
+            "(--dtype float32) or check the checkpoint"
+        )
+
+
 @torch.inference_mode()
 def find_groups(model: PreTrainedModel, names: set[str] | None = None) -> list[Group]:
     """Group the linears called `names` (all, if None) by the tensor that they read, in order.
 
     Two linears share an input when the model's own forward hands both the same memory, so nothing
     depends on what the modules are called.
+
+    Raises:
+        UserError: the forward pass gives NaN or Inf; names the layer.
     """
     modules = linears(model)
     seen: dict[tuple, list[str]] = {}
     kept: list[Tensor] = []  # while it lives, no other tensor can take its memory
 
     def record(name: str, x: Tensor) -> None:
+        check_finite(name, x)
         kept.append(x)
         key = (x.data_ptr(), x.shape, x.stride(), x._version if not x.is_inference() else 0)
         seen.setdefault((layer_index(model, name), *key), []).append(name)
 
     with input_hooks(modules, record):
         device = next(model.parameters()).device
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    check_finite("the softmax over the vocabulary", logits)
     groups = []
     for key, members in seen.items():
         wanted = tuple(dict.fromkeys(m for m in members if names is None or m in names))

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from rac.calibration.capture import HessianCollector
 from rac.calibration.groups import Group
 from rac.calibration.sequences import Batch
-from rac.engines.transformers import model_inputs
+from rac.engines.inputs import model_inputs
 from rac.models import decoder_layers
 
 

@@ -1,6 +1,7 @@
 """The calibration stage of a run: traces and, in decode mode, all Hessians, resumable."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from rac.calibration.capture import HessianCollector
 from rac.calibration.replay import observe_batch, run_model
 from rac.calibration.sequences import Sequence, batches, cut_to_budget, from_traces
 from rac.engines import Generation, Sampling, Trace
-from rac.engines.transformers import context_length
 from rac.errors import UserError
 from rac.files import write_atomic
 from rac.prompts import load_prompts, load_text
@@ -26,7 +26,11 @@ log = logging.getLogger("rac")
 
 
 def load_prompt_ids(recipe: Recipe, tokenizer: Any, context: int) -> list[list[int]]:
-    """Token ids of the problems, without those that leave no room for a decoded token."""
+    """Token ids of the text, or of the problems that leave room for a decoded token."""
+    if recipe.calibration == "text":
+        return load_text(
+            recipe.prompts, tokenizer, column=recipe.prompt_column, max_tokens=recipe.tokens
+        )
     loaded = load_prompts(
         recipe.prompts,
         tokenizer,
@@ -70,7 +74,8 @@ def decode_traces(
     parts: dict[str, Any] = {"generation": generation}
     if collector is not None:
         parts["collector"] = collector
-    snapshots = Snapshots(directory / "state" / "generation.pt", snapshot_seconds, **parts)
+    snapshot = directory / "state" / ("decode.pt" if collector is not None else "traces.pt")
+    snapshots = Snapshots(snapshot, snapshot_seconds, **parts)
     saved = snapshots.restore()
     traces = [Trace(*row) for row in saved["traces"]] if saved else []
     path = directory / "traces.parquet"
@@ -89,19 +94,12 @@ def decode_traces(
 
 
 def known_sequences(
-    recipe: Recipe, model: PreTrainedModel, tokenizer: Any, traces: list[Trace] | None
+    recipe: Recipe, context: int, prompts: list[list[int]], traces: list[Trace] | None
 ) -> list[Sequence]:
     """The sequences of a calibration whose tokens are all known before the pass over them."""
-    context = context_length(model)
     if traces is not None:
         sequences = from_traces(sorted(traces, key=lambda trace: trace.index))
-    elif recipe.calibration == "text":
-        documents = load_text(
-            recipe.prompts, tokenizer, column=recipe.prompt_column, max_tokens=recipe.tokens
-        )
-        sequences = [Sequence(ids, len(ids)) for ids in documents]
     else:
-        prompts = load_prompt_ids(recipe, tokenizer, context)
         sequences = [Sequence(ids, len(ids)) for ids in prompts]
     kept = cut_to_budget(sequences, recipe.tokens, context)
     tokens = sum(len(s.ids) for s in kept)
@@ -120,9 +118,7 @@ def pass_over(
 ) -> None:
     """One teacher-forced pass over known sequences, all Hessians at once."""
     todo = list(batches(sequences))
-    snapshots = Snapshots(
-        directory / "state" / "generation.pt", snapshot_seconds, collector=collector
-    )
+    snapshots = Snapshots(directory / "state" / "pass.pt", snapshot_seconds, collector=collector)
     saved = snapshots.restore()
     start = saved["batch"] if saved else 0
     done = sum(int(batch.real.sum()) for batch in todo[:start])
@@ -157,14 +153,20 @@ class SavedHessians:
         except Exception as error:
             raise UserError(f"cannot read the Hessians in {path}: {error}") from error
 
-    def get(self, name: str, device: torch.device) -> Tensor:
-        """One Hessian on `device`.
+    def require(self, names: Iterable[str]) -> None:
+        """Refuse a file without the Hessians called `names`.
 
         Raises:
-            UserError: it is not in the file.
+            UserError: names the first that is missing.
         """
-        if name not in self.file.keys():  # noqa: SIM118 - not a dict
-            raise UserError(f"the reused Hessians have none for {name}: use a run with its scope")
+        for name in names:
+            if name not in self.file.keys():  # noqa: SIM118 - not a dict
+                raise UserError(
+                    f"the reused Hessians have none for {name}: use a run with its scope"
+                )
+
+    def get(self, name: str, device: torch.device) -> Tensor:
+        """One Hessian on `device`."""
         return self.file.get_tensor(name).to(device)
 
 

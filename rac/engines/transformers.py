@@ -6,7 +6,6 @@ prompt is prefilled alone and written right-aligned into a free row; columns tha
 are dropped on the left.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +15,8 @@ from transformers import PreTrainedModel
 
 from rac.engines.base import Sampling, Trace
 from rac.engines.cache import GrowingCache
+from rac.engines.inputs import context_length, left_pad, model_inputs, stop_token_ids
+from rac.errors import UserError
 
 
 class Observer(Protocol):
@@ -25,42 +26,16 @@ class Observer(Protocol):
         """`real` is bool [B, T]; `phase` is "prompt" or "decode"."""
 
 
-def stop_token_ids(model: PreTrainedModel) -> set[int]:
-    """The ids that end a sequence, from the generation config and the model config."""
-    stops: set[int] = set()
-    for config in (model.generation_config, model.config.get_text_config()):
-        value = getattr(config, "eos_token_id", None)
-        stops.update(value if isinstance(value, list) else [] if value is None else [value])
-    return stops
-
-
-def context_length(model: PreTrainedModel) -> int:
-    """The most tokens that one sequence may have."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-
-
-def model_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
-    """Those of `inputs` that the model's own forward takes."""
-    accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}
-
-
-def left_pad(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """`ids` and `mask`, both int64 [B, T], with the rows aligned on the right."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, width - len(row) :] = torch.tensor(row)
-        mask[index, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
-
-
 class Generation:
     """Decoding in progress: `step` advances it, `state_dict` freezes it to the bit.
 
-    With a `token_budget` the prompts are taken round and round until that many tokens have gone
-    into the model; every row is then cut where it stands. Without one, each prompt is taken once.
+    Without a `token_budget` each prompt is taken once. With one, the prompts are taken round and
+    round until exactly that many tokens have gone into the model. A prompt is then only admitted
+    when the budget is expected to last for its whole trace (as long as allowed until a trace has
+    finished, then all tokens decoded per finished trace), so that few traces are cut at the end.
+
+    Raises:
+        UserError: a prompt is empty, or leaves no room in the model's context.
     """
 
     def __init__(
@@ -78,11 +53,18 @@ class Generation:
         self.remaining = token_budget
         self.device = next(model.parameters()).device
         self.stop_ids, self.context = stop_token_ids(model), context_length(model)
+        for index, prompt in enumerate(prompts):
+            if not 0 < len(prompt) < self.context:
+                raise UserError(
+                    f"prompt {index} has {len(prompt)} tokens, and the model can take 1 to "
+                    f"{self.context - 1} and answer; leave it out"
+                )
         self.generator = torch.Generator(self.device).manual_seed(sampling.seed)
         self.rows: list[Trace | None] = []
         self.starts: list[int] = []
         self.cache = GrowingCache()
         self.next_prompt = 0
+        self.finished = {"traces": 0, "tokens": 0}
 
     @property
     def exhausted(self) -> bool:
@@ -107,9 +89,8 @@ class Generation:
     def _admit(self) -> list[Trace]:
         """Prefill as many new prompts as there are free rows."""
         free = [i for i, row in enumerate(self.rows) if row is None]
-        if not self.rows:
-            free = list(range(self.batch_size))
-        traces = self._take_prompts(len(free))
+        free += range(len(self.rows), self.batch_size)
+        traces = self._take_prompts(min(len(free), self._affordable()))
         if not traces:
             return []
         ids, mask = left_pad([t.prompt_ids for t in traces], self.device)
@@ -119,6 +100,19 @@ class Generation:
         if self.remaining is not None and self.remaining <= 0:
             return self._retire([i for i, row in enumerate(self.rows) if row], "budget")
         return self._append(free[: len(traces)], self._sample(logits))
+
+    def _affordable(self) -> int:
+        """How many more traces the budget is expected to pay for to their end."""
+        if self.remaining is None or not self.prompts:
+            return self.batch_size
+        prompt = len(self.prompts[self.next_prompt % len(self.prompts)])
+        output = min(self.sampling.max_new_tokens, self.context - prompt)
+        active = [row for row in self.rows if row]
+        if self.finished["traces"]:
+            written = self.finished["tokens"] + sum(len(row.output_ids) for row in active)
+            output = min(output, written // self.finished["traces"])
+        reserved = sum(max(1, output - len(row.output_ids)) for row in active)
+        return max(0 if active else 1, (self.remaining - reserved) // (prompt + output))
 
     def _take_prompts(self, count: int) -> list[Trace]:
         traces: list[Trace] = []
@@ -137,6 +131,9 @@ class Generation:
             self.cache, self.rows = cache, list(traces)
             self.starts = [width - len(t.prompt_ids) for t in traces]
             return
+        new_rows = max(0, rows[-1] + 1 - len(self.rows))
+        if new_rows:
+            self._keep_rows([*range(len(self.rows)), *[0] * new_rows])
         missing = max(0, width - self.cache.get_seq_length())
         index = torch.tensor(rows, device=self.device)
         for layer, new in zip(self.cache.layers, cache.layers, strict=True):
@@ -169,19 +166,23 @@ class Generation:
         return finished
 
     def _shrink(self) -> None:
-        """Drop unused columns, and unused rows once no prompt is left to fill them."""
+        """Drop unused columns, and unused rows when there is no prompt for many of them."""
         active = [i for i, row in enumerate(self.rows) if row is not None]
         unused = min(self.starts[i] for i in active)
         if unused >= 64:
             for layer in self.cache.layers:
                 layer.drop_left(unused)
             self.starts = [max(0, start - unused) for start in self.starts]
-        if self.exhausted and len(active) <= 0.75 * len(self.rows):
-            index = torch.tensor(active, device=self.device)
-            for layer in self.cache.layers:
-                layer.keep_rows(index)
-            self.starts = [self.starts[i] for i in active]
-            self.rows = [self.rows[i] for i in active]
+        if len(active) <= 0.75 * len(self.rows):
+            self._keep_rows(active)
+
+    def _keep_rows(self, rows: list[int]) -> None:
+        """Make the batch of its present `rows`; one named again is room for a new prompt."""
+        index = torch.tensor(rows, device=self.device)
+        for layer in self.cache.layers:
+            layer.keep_rows(index)
+        self.starts = [self.starts[i] for i in rows]
+        self.rows = [self.rows[i] for i in rows]
 
     def _forward(
         self, ids: Tensor, mask: Tensor, cache: GrowingCache, real: Tensor, phase: str
@@ -235,6 +236,9 @@ class Generation:
             trace = self.rows[row]
             assert trace is not None
             trace.finish_reason = reason
+            if reason != "budget":
+                self.finished["traces"] += 1
+                self.finished["tokens"] += len(trace.output_ids)
             finished.append(trace)
             self.rows[row] = None
         return finished
@@ -248,13 +252,14 @@ class Generation:
             "generator": self.generator.get_state(),
             "next_prompt": self.next_prompt,
             "remaining": self.remaining,
+            "finished": dict(self.finished),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`'s result as if there had been no interruption."""
         self.rows = [row and Trace(*row) for row in state["rows"]]
         self.starts, self.next_prompt = state["starts"], state["next_prompt"]
-        self.remaining = state["remaining"]
+        self.remaining, self.finished = state["remaining"], dict(state["finished"])
         self.cache.load_state_dict(state["cache"])
         self.generator.set_state(state["generator"].cpu())
 

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rac.engines import Sampling, Trace, generate
-from rac.engines.transformers import context_length
+from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.evaluation.answers import decode, final_text, knows_thinking, predicted_answer
 from rac.evaluation.grading import ExactGrader, MathGrader, make_grader

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from rac.calibration import Replay, Sequence, batches
+from rac.calibration import Group, Replay, Sequence, batches
 from rac.checkpoint import stored_names, write_checkpoint
+from rac.errors import UserError
 from rac.files import read_json, write_atomic, write_json
 from rac.models import get_weight, linears, set_weight
-from rac.pruning.solve import solve_group
+from rac.pruning.solve import LayerResult, solve_group
 from rac.snapshot import load_state, save_state
 from rac.traces import read_traces
 from rac_kernels import Pattern
@@ -56,23 +57,29 @@ class PruningStage:
         for group in self.run.groups:
             if group.layer != layer:
                 continue
-            pruned, results = solve_group(
-                group.linears,
-                layer,
-                [get_weight(self.modules[name]) for name in group.linears],
-                hessian_of(group.name),
-                self.pattern,
-                solver=self.recipe.solver,
-                damping=self.recipe.damping,
-                block_size=self.recipe.block_size,
-                dtype=self._dtype(group.linears[0]),
-            )
+            pruned, results = self._solve_group(group, hessian_of(group.name))
             for name, weight, result in zip(group.linears, pruned, results, strict=True):
                 tensors[name] = weight.cpu().contiguous()
                 rows.append(result.row())
         write_json(self._file(layer).with_suffix(".json"), rows)
         with write_atomic(self._file(layer)) as temporary:
             save_file(tensors, temporary)
+
+    def _solve_group(self, group: Group, hessian: Tensor) -> tuple[list[Tensor], list[LayerResult]]:
+        try:
+            return solve_group(
+                group.linears,
+                group.layer,
+                [get_weight(self.modules[name]) for name in group.linears],
+                hessian,
+                self.pattern,
+                solver=self.recipe.solver,
+                damping=self.recipe.damping,
+                block_size=self.recipe.block_size,
+                dtype=self._dtype(group.linears[0]),
+            )
+        except ValueError as error:
+            raise UserError(f"cannot prune {', '.join(group.linears)}: {error}") from error
 
     def solve_saved(self, hessians: "SavedHessians") -> None:
         """Prune from one-pass Hessians."""
@@ -92,20 +99,17 @@ class PruningStage:
         path = self.run.state / "replay.pt"
         saved = load_state(path)
         if saved:
-            replay.layer, replay.hidden, self.tokens = (
-                saved["layer"],
-                saved["hidden"],
-                saved["tokens"],
-            )
+            replay.layer, replay.hidden = saved["layer"], saved["hidden"]
         tokens = sum(len(s.ids) for s in sequences)
+        prompt_tokens = sum(s.prompt_length for s in sequences)
+        self.tokens = {"prompt": prompt_tokens, "decode": tokens - prompt_tokens}
         last = self.layers[-1]
         total, done = (last + 1) * tokens, replay.layer * tokens
         with self.run.stages.stage("replay and prune", total, "tokens", done) as advance:
             while replay.layer <= last:
                 self._replay_layer(replay, advance)
                 if replay.layer <= last:
-                    state = {"layer": replay.layer, "hidden": replay.hidden, "tokens": self.tokens}
-                    save_state(path, state)
+                    save_state(path, {"layer": replay.layer, "hidden": replay.hidden})
         self.run.save_seconds()
 
     def _replay_layer(self, replay: Replay, advance: Any) -> None:
@@ -115,7 +119,6 @@ class PruningStage:
         solved = not groups or self._file(layer).exists()
         if not solved:
             collector = replay.collect(groups, advance)
-            self.tokens = collector.tokens
             self._solve_layer(layer, collector.hessians.__getitem__)
         pruned = self.recipe.propagate == "pruned" and bool(groups)
         if pruned:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rac.files import write_atomic, write_json
-from rac.report.figure2 import figure2
+from rac.report.pairs import figure2
 from rac.report.figures import figure1, layer_figures, seconds_figure, trace_figure
 from rac.report.page import SectionView, render_page, view
 from rac.report.reconstruction import token_reconstruction

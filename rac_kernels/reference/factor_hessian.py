@@ -5,9 +5,10 @@ from torch import Tensor
 
 from rac_kernels.factor import HessianFactor
 from rac_kernels.reference.symmetrize import symmetrize_
+from rac_kernels.reference.triangular_inverse import triangular_inverse
 
-# Width of a diagonal block: all else is matrix multiplication.
-BLOCK_C = 256
+# Width of a diagonal block, factored and inverted in float64; all else is matrix multiplication.
+BLOCK_C = 128
 
 
 def factor_hessian(
@@ -59,17 +60,17 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
     for start in reversed(range(0, columns, BLOCK_C)):
         end = min(start + BLOCK_C, columns)
         left, block = slice(0, start), slice(start, end)
-        below, diagonal = hessian[end:, block].mT, hessian[block, block]
-        pivot = torch.addmm(diagonal, below, hessian[end:, block], alpha=-1)
+        known = hessian[end:, block].mT @ hessian[end:, :end]  # (U_{b,>b} U_{<=b,>b}^T) [B, end]
+        diagonal, rest = hessian[block, block], hessian[block, left]
         # Reversing moves the valid lower triangle to the upper one, hence the transpose.
-        lower, info = torch.linalg.cholesky_ex(pivot.flip(0, 1).mT)
+        pivot = (diagonal.double() - known[:, block]).flip(0, 1).mT
+        lower, info = torch.linalg.cholesky_ex(pivot)
         bad = ~lower.diagonal().isfinite()
         if int(info) or bool(bad.any()):
             return end - (int(info) or 1 + int(bad.nonzero()[0]))
         upper = lower.flip(0, 1)  # U_bb
         diagonal.triu_(1).add_(upper.mT)
-        rest = hessian[block, left].addmm_(below, hessian[end:, left], alpha=-1)
-        rest.copy_(torch.linalg.solve_triangular(upper, rest, upper=True))
+        rest.copy_(triangular_inverse(upper) @ rest.sub_(known[:, left]))
     return None
 
 

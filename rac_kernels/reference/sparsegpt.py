@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference.select_mask import lowest
+from rac_kernels.reference.triangular_inverse import triangular_inverse
 
 # values [R, B] (updated in place), inverse [B, B], keep [R, B] (filled, or given when pattern is
 # None), pattern, compat -> the block's loss.
@@ -64,8 +65,10 @@ def sparsegpt(
     rows, columns = weight.shape
     if bool(dead.any()):
         weight = weight.masked_fill(dead, 0)
-    pruned = torch.empty_like(weight)
-    keep = torch.empty_like(weight, dtype=torch.bool) if mask is None else mask.clone()
+    pruned = torch.empty(rows, columns, dtype=weight.dtype, device=weight.device)
+    keep = torch.empty(rows, columns, dtype=torch.bool, device=weight.device)
+    if mask is not None:
+        keep.copy_(mask)
     delta = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)  # D
     loss = torch.zeros((), dtype=torch.float64, device=weight.device)
     for start in range(0, columns, block_size):
@@ -78,9 +81,3 @@ def sparsegpt(
         torch.sub(values, original, out=delta[:, block])
         pruned[:, block] = values
     return pruned, keep, loss
-
-
-def triangular_inverse(upper: Tensor) -> Tensor:
-    """Inverse of an upper triangular [B, B], in float64: small, and everything rests on it."""
-    identity = torch.eye(upper.shape[0], dtype=torch.float64, device=upper.device)
-    return torch.linalg.solve_triangular(upper.double(), identity, upper=True).float()

@@ -1,0 +1,39 @@
+"""What every forward of a transformers model needs to be told."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def stop_token_ids(model: PreTrainedModel) -> set[int]:
+    """The ids that end a sequence, from the generation config and the model config."""
+    stops: set[int] = set()
+    for config in (model.generation_config, model.config.get_text_config()):
+        value = getattr(config, "eos_token_id", None)
+        stops.update(value if isinstance(value, list) else [] if value is None else [value])
+    return stops
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """The most tokens that one sequence may have."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+
+
+def model_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
+    """Those of `inputs` that the model's own forward takes."""
+    accepted = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in accepted}
+
+
+def left_pad(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """`ids` and `mask`, both int64 [B, T], with the rows aligned on the right."""
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row) :] = torch.tensor(row)
+        mask[index, width - len(row) :] = 1
+    return ids.to(device), mask.to(device)

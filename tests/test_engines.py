@@ -1,0 +1,260 @@
+"""Generation against transformers' own greedy decoding, and the bookkeeping of budgets and ends."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ARCHITECTURES, CONTEXT, END_ID, VOCABULARY
+from transformers import AutoModelForCausalLM, LogitsProcessorList, TemperatureLogitsWarper
+from transformers.generation import TopPLogitsWarper
+
+from rac.calibration import HessianCollector, find_groups
+from rac.engines import Generation, Sampling, generate
+from rac.errors import UserError
+from rac.models import load_model
+
+
+def random_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(3, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
+
+
+def run(generation: Generation) -> list:
+    traces = []
+    while not generation.done:
+        traces += generation.step()
+    return traces
+
+
+def greedy_truth(model, prompt: list[int], max_new_tokens: int) -> list[int]:
+    """transformers' greedy continuation of one prompt alone, cut at the context's end."""
+    new = min(max_new_tokens, CONTEXT - len(prompt))
+    options = {"do_sample": False, "temperature": None, "max_new_tokens": new}
+    with torch.inference_mode():
+        ids = torch.tensor([prompt])
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)
+    return output[0, len(prompt) :].tolist()
+
+
+# The long prompt comes late, so that it is wider than the cache when it takes over a slot.
+LENGTHS = (3, 5, 4, 9, 70, 6, 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_equals_transformers(architecture, batch_size, source_of):
+    source = source_of(architecture, dtype=torch.float32)
+    truth = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    prompts = random_prompts(*LENGTHS)
+    limit = 24 if batch_size < 16 else 48
+    model, sampling = load_model(source, "cpu"), Sampling(limit, temperature=0)
+    traces = list(generate(model, prompts, sampling, batch_size=batch_size))
+    assert sorted(t.index for t in traces) == list(range(len(prompts)))
+    for trace in traces:
+        assert trace.prompt_ids == prompts[trace.index]
+        assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, limit)
+        assert trace.finish_reason == ("stop" if trace.output_ids[-1] == END_ID else "length")
+
+
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "opt"])
+def test_columns_are_dropped_and_the_context_ends_a_trace(architecture, source_of):
+    source = source_of(architecture, dtype=torch.float32)
+    truth = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    prompts = random_prompts(9, 100, 4, 60, 8, 30, seed=1)
+    model = load_model(source, "cpu")
+    generation = Generation(model, prompts, Sampling(10_000, temperature=0), batch_size=2)
+    generation.stop_ids = set()
+    truth.generation_config.eos_token_id = None
+    traces, widest, steps = [], 0, 0
+    while not generation.done:
+        traces += generation.step()
+        widest, steps = max(widest, generation.cache.get_seq_length()), steps + 1
+    assert steps > 2 * CONTEXT and widest < CONTEXT + 64  # two rows in turn, yet never wider
+    for trace in traces:
+        assert trace.finish_reason == "length"
+        assert len(trace.prompt_ids) + len(trace.output_ids) == CONTEXT
+        assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, 10_000)
+
+
+class FixedLogits(torch.nn.Module):
+    """A "model" that gives every token the same logits."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits, requires_grad=False)
+        self.generation_config = SimpleNamespace(eos_token_id=None)
+        text = SimpleNamespace(eos_token_id=None, max_position_embeddings=None)
+        self.config = SimpleNamespace(get_text_config=lambda: text)
+
+    def forward(self, input_ids, attention_mask):
+        return SimpleNamespace(logits=self.logits.expand(len(input_ids), 1, -1))
+
+
+def expected_probabilities(logits, temperature, top_p):
+    """transformers' own warpers: the independent truth."""
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature), TopPLogitsWarper(top_p)])
+    return warpers(None, logits[None].clone()).softmax(-1)[0].double()
+
+
+@pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (0.6, 0.95), (1.7, 0.5), (1.0, 1e-6)])
+def test_sampled_tokens_follow_the_nucleus(temperature, top_p):
+    logits = 2 * torch.randn(12, generator=torch.Generator().manual_seed(3))
+    sampling = Sampling(100, temperature, top_p, seed=7)
+    traces = list(generate(FixedLogits(logits), [[1]] * 60, sampling, batch_size=20))
+    tokens = torch.tensor([t.output_ids for t in traces]).flatten()
+    counts = torch.bincount(tokens, minlength=12).double()
+    expected = expected_probabilities(logits, temperature, top_p) * len(tokens)
+    assert len(tokens) == 6000
+    assert torch.equal(counts > 0, expected > 0) or expected[expected > 0].min() < 10
+    assert counts[expected == 0].sum() == 0
+    kept = expected > 5
+    chi_square = ((counts - expected)[kept] ** 2 / expected[kept]).sum()
+    assert chi_square < 40  # 11 degrees of freedom: p = 4e-5
+
+
+def test_nucleus_is_the_smallest_set_that_reaches_top_p():
+    """Probabilities 1/2, 1/4, 1/8, 1/8: half the mass is the first token alone."""
+    model = FixedLogits(torch.tensor([0.5, 0.25, 0.125, 0.125]).log())
+    traces = list(generate(model, [[0]], Sampling(400, 1.0, 0.5)))
+    assert set(traces[0].output_ids) == {0}
+    traces = list(generate(model, [[0]], Sampling(400, 1.0, 0.51)))
+    assert set(traces[0].output_ids) == {0, 1}
+
+
+def test_seeds(source_of):
+    model = load_model(source_of(), "cpu")
+
+    def sample(seed):
+        sampling = Sampling(30, 1.0, 0.95, seed)
+        return [(t.index, t.output_ids) for t in generate(model, random_prompts(4, 8, 5), sampling)]
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+class Recorder:
+    """Counts what the engine calls real, and gathers those ids from the embedding's input."""
+
+    def __init__(self, model) -> None:
+        self.counts = {"prompt": 0, "decode": 0}
+        self.ids: list[int] = []
+        self.real = None
+        model.get_input_embeddings().register_forward_pre_hook(self._see)
+
+    def observe(self, real, phase):
+        self.real = real
+        self.counts[phase] += int(real.sum())
+
+    def _see(self, module, args):
+        self.ids += args[0][self.real].tolist()
+
+
+@pytest.mark.parametrize("budget", [1, 7, 8, 60, 61, 333])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_budget_is_spent_exactly(budget, batch_size, source_of):
+    model = load_model(source_of(), "cpu")
+    recorder = Recorder(model)
+    generation = Generation(
+        model,
+        random_prompts(7, 12, 4, 30, 9),
+        Sampling(20, 1.0),
+        batch_size=batch_size,
+        observer=recorder,
+        token_budget=budget,
+    )
+    traces = run(generation)
+    assert generation.remaining == 0
+    fed = [i for t in traces for i in t.fed_ids]
+    assert len(fed) == budget == sum(recorder.counts.values())
+    assert sorted(fed) == sorted(recorder.ids)
+    assert recorder.counts["prompt"] == sum(len(t.prompt_ids) for t in traces)
+    assert sorted(t.index for t in traces) == list(range(len(traces)))
+    for trace in traces:
+        ended = {
+            "stop": trace.output_ids[-1:] == [END_ID],
+            "length": len(trace.output_ids) == 20,
+            "budget": True,
+        }
+        assert ended[trace.finish_reason]
+        assert END_ID not in trace.output_ids[:-1] and len(trace.output_ids) <= 20
+    assert any(t.finish_reason == "budget" for t in traces) or batch_size == 1
+
+
+def test_prompts_are_taken_round_and_round_for_a_budget(source_of):
+    prompts = random_prompts(5, 6)
+    sampling = Sampling(1)
+    generation = Generation(
+        load_model(source_of(), "cpu"), prompts, sampling, batch_size=2, token_budget=50
+    )
+    traces = sorted(run(generation), key=lambda t: t.index)
+    assert [len(t.prompt_ids) for t in traces] == [5, 6] * 4 + [5, 1]
+    assert all(t.prompt_ids == prompts[t.index % 2][: len(t.prompt_ids)] for t in traces)
+
+
+def through_a_file(state):
+    """What torch.save and torch.load make of a state."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("stop_after", [1, 13, 40, 97])
+def test_restored_generation_gives_the_same_bits(architecture, stop_after, source_of):
+    model = load_model(source_of(architecture), "cpu")
+    groups = find_groups(model)
+
+    def make():
+        collector = HessianCollector(model, groups)
+        prompts = random_prompts(40, 7, 3, 90, 20, 5, 33)
+        options = {"batch_size": 3, "observer": collector, "token_budget": 900}
+        return Generation(model, prompts, Sampling(60, 1.0), **options), collector
+
+    def finish(generation, collector):
+        with collector.attached():
+            traces = run(generation)
+        collector.flush()
+        return traces, collector
+
+    straight, all_hessians = finish(*make())
+    generation, collector = make()
+    first = []
+    with collector.attached():
+        for _ in range(stop_after):
+            first += generation.step()
+    state = through_a_file([generation.state_dict(), collector.state_dict()])
+    generation, collector = make()
+    generation.load_state_dict(state[0])
+    collector.load_state_dict(state[1])
+    second, hessians = finish(generation, collector)
+    assert first + second == straight
+    assert hessians.tokens == all_hessians.tokens
+    for name, hessian in all_hessians.hessians.items():
+        assert torch.equal(hessians.hessians[name], hessian), name
+
+
+def test_taking_a_state_changes_nothing(source_of):
+    model = load_model(source_of(), "cpu")
+
+    def outputs(snapshots: bool):
+        generation = Generation(model, random_prompts(9, 4), Sampling(30, 1.0), batch_size=1)
+        traces = []
+        while not generation.done:
+            traces += generation.step()
+            if snapshots:
+                through_a_file(generation.state_dict())
+        return traces
+
+    assert outputs(True) == outputs(False)
+
+
+def test_no_prompts_gives_no_traces(source_of):
+    assert list(generate(load_model(source_of(), "cpu"), [], Sampling(5))) == []
+
+
+@pytest.mark.parametrize("prompt", [[], [5] * CONTEXT])
+def test_prompts_that_leave_nothing_to_decode_are_refused(prompt, source_of):
+    with pytest.raises(UserError, match="prompt 1"):
+        list(generate(load_model(source_of(), "cpu"), [[4], prompt], Sampling(5)))
