@@ -19,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
 SOURCES = {
-    CPU: ["bindings.cpp", "isa.cpp", "radix_select.cpp", "select_mask.cpp", "sparsegpt_block.cpp"],
+    CPU: ["bindings.cpp", "isa.cpp", "select_lowest.cpp", "select_mask.cpp", "sparsegpt_block.cpp"],
     CUDA: ["bindings.cpp", "select_mask.cu"],
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
@@ -137,10 +137,17 @@ class BuildNative(build_ext):
         except (OSError, ImportError, subprocess.CalledProcessError) as error:
             self.failures.append(f"{ext.name}: {error}")
             return
-        (build / "build.log").write_text(done.stdout)
         if done.returncode:
             compiler = nvcc if ext.name == CUDA else os.environ.get("CXX", "c++")
-            self.failures.append(f"{ext.name} ({compiler} failed, see {build / 'build.log'})")
+            print(done.stdout)  # pip shows it with -v
+            self.failures.append(f"{ext.name} ({compiler}: {first_error(done.stdout)})")
+
+
+def first_error(output: str) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    named = [line for line in lines if "error" in line.lower() or "not found" in line]
+    return [*named, *lines[-1:], "failed without a word"][0]
 
 
 def ninja_command() -> list[str]:

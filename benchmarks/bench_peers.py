@@ -15,16 +15,18 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 
-from benchmarks.bench_prune import alone
+from benchmarks.bench_prune import MODEL, alone, check_model
 from benchmarks.common import append_row
 from rac import trace
 from rac.calibration import cut_to_budget, from_traces
@@ -34,16 +36,26 @@ from rac.traces import read_traces
 
 ROOT = Path(__file__).parent.parent
 RESULTS = "peers.jsonl"
-# name -> (module, propagation, collector)
-CONTENDERS = {
-    "rac, one pass": ("ours", "dense", "decode"),
-    "rac, replay": ("ours", "dense", "replay"),
-    "eager SparseGPT": ("eager_sparsegpt", "dense", "auto"),
-    "llm-compressor": ("llmcompressor_oneshot", "dense", "auto"),
-    "rac, replay (pruned)": ("ours", "pruned", "replay"),
-    "eager SparseGPT (pruned)": ("eager_sparsegpt", "pruned", "auto"),
-    "llm-compressor (pruned)": ("llmcompressor_oneshot", "pruned", "auto"),
-}
+
+
+class Contender(NamedTuple):
+    """A name in the table, the module in peers/ that runs it, and how."""
+
+    name: str
+    module: str
+    propagate: str
+    collector: str = "auto"
+
+
+CONTENDERS = (
+    Contender("rac, one pass", "ours", "dense", "decode"),
+    Contender("rac, replay", "ours", "dense", "replay"),
+    Contender("eager SparseGPT", "eager_sparsegpt", "dense"),
+    Contender("llm-compressor", "llmcompressor_oneshot", "dense"),
+    Contender("rac, replay", "ours", "pruned", "replay"),
+    Contender("eager SparseGPT", "eager_sparsegpt", "pruned"),
+    Contender("llm-compressor", "llmcompressor_oneshot", "pruned"),
+)
 
 
 def make_traces(values: dict, out: Path, threads: int) -> None:
@@ -99,19 +111,20 @@ def has_llmcompressor(python: str) -> bool:
 
 
 def run_contender(
-    name: str, pattern: str, options: argparse.Namespace, work: Path, inputs: tuple
+    contender: Contender, pattern: str, options: argparse.Namespace, work: Path, inputs: tuple
 ) -> Path:
     """Run one contender; returns its folder."""
-    module, propagate, collector = CONTENDERS[name]
     traces, ids, _ = inputs
-    folder = work / f"{name} {pattern}".replace(":", "of").replace(" ", "-")
-    theirs = module == "llmcompressor_oneshot"
+    name = f"{contender.name} {contender.propagate} {pattern}"
+    folder = work / re.sub(r"\W+", "-", name)
+    theirs = contender.module == "llmcompressor_oneshot"
     python = options.llmcompressor_python if theirs else sys.executable
     arguments = ["--model", options.model.resolve(), "--ids", ids, "--traces", traces]
-    arguments += ["--pattern", pattern, "--propagate", propagate, "--collector", collector]
+    arguments += ["--pattern", pattern, "--propagate", contender.propagate]
+    arguments += ["--collector", contender.collector]
     arguments += ["--threads", options.threads, "--out", folder]
-    run_module(python, module, arguments, options.threads, work / f"{folder.name}.log")
-    logging.info("%s, %s: %.1f s", name, pattern, _read(folder / "result.json")["seconds"])
+    run_module(python, contender.module, arguments, options.threads, work / f"{folder.name}.log")
+    logging.info("%s: %.1f s", name, _read(folder / "result.json")["seconds"])
     return folder
 
 
@@ -122,45 +135,39 @@ def _read(path: Path) -> dict:
 def bench(options: argparse.Namespace, work: Path) -> None:
     """Traces, contenders, judgement, rows."""
     inputs = calibration_ids(options, work)
-    names = list(CONTENDERS)
+    contenders = CONTENDERS
     if not has_llmcompressor(options.llmcompressor_python):
         logging.warning("llmcompressor is not installed here: its rows are left out")
-        names = [n for n in names if not n.startswith("llm-compressor")]
+        contenders = tuple(c for c in CONTENDERS if c.module != "llmcompressor_oneshot")
     folders = {
-        (name, pattern): run_contender(name, pattern, options, work, inputs)
+        (contender, pattern): run_contender(contender, pattern, options, work, inputs)
         for pattern in options.patterns
-        for name in names
+        for contender in contenders
     }
     judged = [options.model.resolve(), inputs[1], options.threads, *folders.values()]
     run_module(sys.executable, "judge", judged, options.threads, work / "judge.log")
-    for (name, pattern), folder in folders.items():
-        write_row(name, pattern, options, inputs[2], folder)
+    for (contender, pattern), folder in folders.items():
+        row = result_row(contender, pattern, options, inputs[2], folder)
+        append_row(options.out / RESULTS, row)
 
 
-def write_row(
-    name: str, pattern: str, options: argparse.Namespace, tokens: int, folder: Path
-) -> None:
+def result_row(
+    contender: Contender, pattern: str, options: argparse.Namespace, tokens: int, folder: Path
+) -> dict:
     errors = _read(folder / "errors.json")
-    row = {
-        "contender": name.removesuffix(" (pruned)"),
-        "propagate": CONTENDERS[name][1],
-        "model": "SmolLM2-135M-Instruct (Q4_1, dequantised)",
+    return {
+        "contender": contender.name,
+        "propagate": contender.propagate,
+        "model": MODEL,
+        "prompts": Path(options.prompts).name,
+        "calibration": "the model's own traces",
         "pattern": pattern,
         "dtype": "float32",
-        "calibration": "the model's own traces",
         "tokens": tokens,
-        "threads": options.threads,
         "sparsity": errors["sparsity"],
         "mean_layer_error": fmean(errors["layers"].values()),
+        **_read(folder / "result.json"),
     }
-    append_row(
-        options.out / RESULTS,
-        row
-        | {
-            "contender_" + k if k == "versions" else k: v
-            for k, v in _read(folder / "result.json").items()
-        },
-    )
 
 
 def parse() -> argparse.Namespace:
@@ -181,12 +188,11 @@ def main() -> None:
     """Command line."""
     options = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(options.threads)
     work = (options.work or Path(tempfile.mkdtemp(prefix="bench-peers-"))).resolve()
     work.mkdir(parents=True, exist_ok=True)
     try:
-        if not (options.model / "config.json").is_file():
-            make = f"python benchmarks/smollm2.py --out {options.model}"
-            raise UserError(f"--model {options.model}: no model there; make it with {make}")
+        check_model(options.model)
         bench(options, work)
     except UserError as error:
         sys.exit(f"bench_peers: {error}")

@@ -37,6 +37,7 @@ from rac.traces import read_traces, write_traces
 
 CALIBRATIONS = ("rac", "prompt", "text")
 RESULTS = "prune_smollm2.jsonl"
+MODEL = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
 
 
 def alone(function: Callable, *args: Any) -> Any:
@@ -44,6 +45,13 @@ def alone(function: Callable, *args: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
+
+
+def check_model(folder: Path) -> None:
+    """Raises UserError where `folder` holds no model; says how to make it."""
+    if not (folder / "config.json").is_file():
+        make = f"python benchmarks/smollm2.py --out {folder}"
+        raise UserError(f"--model {folder}: no model there; make it with {make}")
 
 
 def english_paragraphs(least: int = 160) -> Iterator[str]:
@@ -112,8 +120,8 @@ def evaluate(model: Path, folders: dict[str, Path], traces: Path, threads: int) 
 def result_row(record: dict, divergence: dict, options: argparse.Namespace) -> dict:
     """One line of results from a run's `rac.json` and its divergence."""
     return {
-        "model": "SmolLM2-135M-Instruct (Q4_1, dequantised)",
-        "prompts": options.prompts,
+        "model": MODEL,
+        "prompts": Path(options.prompts).name,
         "calibration": record["calibration"],
         "pattern": record["pattern"],
         "solver": record["solver"],
@@ -126,7 +134,6 @@ def result_row(record: dict, divergence: dict, options: argparse.Namespace) -> d
         "mean_layer_error": record["error"],
         "seconds": record["seconds"],
         "peak_memory_bytes": record["peak_memory_bytes"],
-        "threads": options.threads,
         **flat(divergence),
     }
 
@@ -171,9 +178,8 @@ def bench(options: argparse.Namespace, work: Path) -> None:
 
 def write_rows(options: argparse.Namespace, folders: dict[str, Path], found: dict) -> None:
     path = options.out / RESULTS
-    common = {"prompts": options.prompts, "threads": options.threads}
-    dense = {"model": "SmolLM2-135M-Instruct (Q4_1, dequantised)", "calibration": "dense"}
-    append_row(path, dense | {"pattern": "dense"} | common | flat(found["dense"]))
+    dense = {"model": MODEL, "prompts": Path(options.prompts).name, "calibration": "dense"}
+    append_row(path, dense | {"pattern": "dense"} | flat(found["dense"]))
     for name, folder in folders.items():
         append_row(path, result_row(read_json(folder / "rac.json"), found[name], options))
 
@@ -196,12 +202,11 @@ def main() -> None:
     """Command line."""
     options = parse()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(options.threads)
     work = options.work or Path(tempfile.mkdtemp(prefix="bench-prune-"))
     work.mkdir(parents=True, exist_ok=True)
     try:
-        if not (options.model / "config.json").is_file():
-            make = f"python benchmarks/smollm2.py --out {options.model}"
-            raise UserError(f"--model {options.model}: no model there; make it with {make}")
+        check_model(options.model)
         bench(options, work)
     except UserError as error:
         sys.exit(f"bench_prune: {error}")

@@ -4,8 +4,8 @@
     python benchmarks/tables.py --write    replace what stands between the markers
     python benchmarks/tables.py --check    exit 1 if a README does not show the results
 
-A marker pair is `<!-- table:NAME -->` ... `<!-- /table -->`, each on a line of its own; the names
-are the keys of TABLES.
+A marker pair is `<!-- table: NAME -->` ... `<!-- end -->`, each on a line of its own; the names are
+the keys of TABLES. A table whose results are not there is left as it is.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-MARKED = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-CALIBRATIONS = {"dense": "(dense)", "text": "text", "prompt": "prompt", "rac": "**rac**"}
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+CALIBRATIONS = {"dense": "", "text": "text", "prompt": "prompt", "rac": "**rac**"}
 
 
 def read_results(folder: Path, name: str) -> list[dict]:
@@ -37,8 +37,10 @@ def latest(rows: Iterable[dict], *keys: str) -> list[dict]:
 
 
 def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; `header` is "name|name>|...", > aligns a column to the right."""
-    names = header.split("|")
+    """A Markdown table, "" without rows; `header` is "name|name>|...", > aligns to the right."""
+    names, rows = header.split("|"), list(rows)
+    if not rows:
+        return ""
     lines = ["| " + " | ".join(name.rstrip(">") for name in names) + " |"]
     lines.append("|" + "|".join("---:" if name.endswith(">") else "---" for name in names) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -51,12 +53,19 @@ def megabytes(count: float) -> str:
 
 
 def prune_table(folder: Path) -> str:
-    """Calibrations against each other on SmolLM2's own held-out traces."""
+    """Calibrations beside each other, on SmolLM2's own traces for held-out problems."""
     rows = latest(read_results(folder, "prune_smollm2"), "prompts", "pattern", "calibration")
     order = list(CALIBRATIONS)
-    rows.sort(key=lambda r: (r["pattern"] != "dense", r["pattern"], order.index(r["calibration"])))
+    rows.sort(
+        key=lambda r: (
+            r["prompts"],
+            r["pattern"] != "dense",
+            r["pattern"],
+            order.index(r["calibration"]),
+        )
+    )
     header = (
-        "pattern|calibration|KL decode>|ppl decode>|KL prompt>|ppl prompt>|layer error>"
+        "problems|pattern|calibration|KL decode>|ppl decode>|KL prompt>|ppl prompt>|layer error>"
         "|seconds>|peak memory>"
     )
     return markdown(header, (_prune_row(row) for row in rows))
@@ -65,7 +74,8 @@ def prune_table(folder: Path) -> str:
 def _prune_row(row: dict) -> list[str]:
     seconds = row.get("seconds")
     return [
-        row["pattern"] if row["pattern"] != "dense" else "",
+        row["prompts"].removesuffix(".jsonl"),
+        row["pattern"],
         CALIBRATIONS[row["calibration"]],
         f"{row['kl_decode']:.3f}",
         f"{row['ppl_decode']:.2f}",
@@ -78,39 +88,109 @@ def _prune_row(row: dict) -> list[str]:
 
 
 def peers_table(folder: Path) -> str:
-    """Ours beside other SparseGPTs; faster than the slowest peer of the same kind by `speed-up`."""
+    """Ours beside other SparseGPTs; `against rac` is the time over that of rac's fastest way."""
     rows = latest(read_results(folder, "peers"), "pattern", "propagate", "contender")
     rows.sort(key=lambda r: (r["pattern"], r["propagate"]))
-    slowest = {}
+    fastest: dict[tuple, float] = {}
     for row in rows:
-        key = row["pattern"], row["propagate"]
-        slowest[key] = max(slowest.get(key, 0.0), row["seconds"])
+        if row["contender"].startswith("rac"):
+            key = row["pattern"], row["propagate"]
+            fastest[key] = min(fastest.get(key, row["seconds"]), row["seconds"])
     header = (
-        "pattern|activations|contender|seconds>|speed-up>|solver seconds>|layer error>"
+        "pattern|activations|contender|seconds>|against rac>|of it solving>|layer error>"
         "|peak memory>|above the model>"
     )
-    return markdown(header, (_peer_row(r, slowest[r["pattern"], r["propagate"]]) for r in rows))
+    return markdown(header, (_peer_row(r, fastest[r["pattern"], r["propagate"]]) for r in rows))
 
 
-def _peer_row(row: dict, slowest: float) -> list[str]:
-    above = row["peak_memory_bytes"] - row["loaded_memory_bytes"]
+def _peer_row(row: dict, fastest: float) -> list[str]:
     contender = row["contender"]
     return [
         row["pattern"],
         row["propagate"],
         f"**{contender}**" if contender.startswith("rac") else contender,
         f"{row['seconds']:.1f}",
-        f"{slowest / row['seconds']:.1f}x",
+        f"{row['seconds'] / fastest:.1f}x",
         f"{row['solver_seconds']:.1f}",
         f"{row['mean_layer_error']:.5f}",
         megabytes(row["peak_memory_bytes"]),
-        megabytes(above),
+        megabytes(row["peak_memory_bytes"] - row["loaded_memory_bytes"]),
     ]
 
 
+def demo_table(folder: Path) -> str:
+    """The embedded reasoner: held-out accuracy and minutes by pattern and calibration."""
+    rows = latest(read_results(folder, "demo"), "pattern", "calibration")
+    by_key = {(row["pattern"], row["calibration"]): row for row in rows}
+    patterns = [p for p in dict.fromkeys(row["pattern"] for row in rows) if p != "dense"]
+    header = "pattern|text>|prompt>|rac>|minutes text>|prompt>|rac>"
+    lines = [
+        [pattern]
+        + [_accuracy(by_key[pattern, c]) for c in ("text", "prompt", "rac")]
+        + [f"{by_key[pattern, c]['minutes']:.2f}" for c in ("text", "prompt", "rac")]
+        for pattern in patterns
+    ]
+    dense = by_key.get(("dense", "dense"))
+    note = f"\nDense: {_accuracy(dense)}, {dense['minutes']:.2f} minutes.\n" if dense else ""
+    return markdown(header, lines) + note
+
+
+def _accuracy(row: dict) -> str:
+    return f"{row['accuracy']:.3f} ± {row['stderr']:.3f}"
+
+
+def hessian_table(folder: Path) -> str:
+    """Rank-k updates of H."""
+    rows = latest(read_results(folder, "hessian"), "device", "dtype", "D", "T", "threads")
+    header = "device|x|D>|T>|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product GFLOP/s>"
+    return markdown(header, (_hessian_row(row) for row in rows))
+
+
+def _hessian_row(row: dict) -> list[str]:
+    numbers = [row["time_ms"], row["baseline_ms"]]
+    return [
+        _device(row),
+        row["dtype"],
+        str(row["D"]),
+        str(row["T"]),
+        *(f"{number:.1f}" for number in numbers),
+        f"{row['speedup']:.1f}x",
+        f"{row['gflops']:.0f}",
+        f"{row['matmul_gflops']:.0f}",
+    ]
+
+
+def sparsegpt_table(folder: Path) -> str:
+    """Factor and solve of one layer."""
+    rows = latest(read_results(folder, "sparsegpt"), "device", "R", "C", "pattern", "threads")
+    header = (
+        "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|over the floor>|error ratio>"
+    )
+    return markdown(header, (_sparsegpt_row(row) for row in rows))
+
+
+def _sparsegpt_row(row: dict) -> list[str]:
+    return [
+        _device(row),
+        f"{row['R']} x {row['C']}",
+        row["pattern"],
+        *(f"{row[name]:.0f}" for name in ("factor_ms", "solve_ms", "baseline_ms")),
+        f"{row['speedup']:.1f}x",
+        f"{row['over_floor']:.1f}x",
+        f"{row['error_ratio']:.4f}",
+    ]
+
+
+def _device(row: dict) -> str:
+    return row["gpu"] or f"CPU, {row['threads']} threads"
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    "prune_smollm2": prune_table,
+    "demo": demo_table,
+    "smollm2": prune_table,
     "peers": peers_table,
+    "hessian": hessian_table,
+    "sparsegpt": sparsegpt_table,
 }
 
 
@@ -120,7 +200,7 @@ def fill(text: str, folder: Path) -> str:
     Raises:
         KeyError: a marker names a table that does not exist.
     """
-    return MARKED.sub(lambda match: match[1] + TABLES[match[2]](folder) + match[3], text)
+    return MARKED.sub(lambda m: m[1] + (TABLES[m[2]](folder) or m[3]) + m[4], text)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """`rac demo`: the embedded reasoner through the whole pipeline, then the report."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ MAX_NEW_TOKENS = 256  # a chain takes about 190
 
 
 def demo(
-    out: Path, *, tokens: int = 40_000, problems: int = 200, quiet: bool = False
+    out: Path,
+    *,
+    patterns: Sequence[str] = PATTERNS,
+    tokens: int = 40_000,
+    problems: int = 200,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
-    """Prune the embedded model by every pattern and calibration, evaluate, report in `out`.
+    """Prune the embedded model by every one of `patterns` and calibrations, evaluate, report.
 
     Each calibration collects its Hessians once, in its first run; the others reuse them. A demo
     that was interrupted continues. Returns the report's rows.
@@ -34,9 +40,9 @@ def demo(
         evaluate_checkpoint(out / "dense", "embedded", problems, stages)
         runs = [out / "dense"]
         for calibration in CALIBRATIONS:
-            first = out / f"{calibration}-{PATTERNS[0]}"
-            for pattern in PATTERNS:
-                run = out / f"{calibration}-{pattern.replace(':', 'of')}"
+            first = _run_directory(out, calibration, patterns[0])
+            for pattern in patterns:
+                run = _run_directory(out, calibration, pattern)
                 recipe = Recipe(
                     calibration=calibration,
                     pattern=pattern,
@@ -52,6 +58,10 @@ def demo(
                 runs.append(run)
         with stages.stage("report", len(runs), "runs"):
             return write_report(runs, out / "report")
+
+
+def _run_directory(out: Path, calibration: str, pattern: str) -> Path:
+    return out / f"{calibration}-{pattern.replace(':', 'of')}"
 
 
 def evaluate_checkpoint(run: Path, model: str, problems: int, stages: Stages) -> None:

@@ -93,6 +93,17 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
     return model.to(place).eval().requires_grad_(False)
 
 
+def check_weights(model: PreTrainedModel) -> None:
+    """Refuse weights that are not finite; attention kernels may hide them from activations.
+
+    Raises:
+        UserError: names the tensor.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and not all(bool(v.isfinite()) for v in parameter.aminmax()):
+            raise UserError(f"{name} of the model holds NaN or Inf: its checkpoint is damaged")
+
+
 def load_tokenizer(name: str | Path):  # noqa: ANN201 - transformers has several base classes
     """Load the tokenizer that lies with a model.
 

@@ -26,7 +26,7 @@ from rac.engines import Trace
 from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.files import locked, read_json, require_disk, write_json
-from rac.models import load_model, load_tokenizer, resolve_model
+from rac.models import check_weights, load_model, load_tokenizer, resolve_model
 from rac.plan import Plan, make_plan
 from rac.progress import Stages
 from rac.pruning.scope import select_linears
@@ -132,6 +132,7 @@ class Run:
         """Load tokenizer, model and prompts."""
         self.tokenizer = load_tokenizer(self.source)
         self.model = load_model(self.source, self.recipe.device, self.recipe.dtype)
+        check_weights(self.model)
         self.prompts = self._check_inputs()
 
     def remember(self) -> None:

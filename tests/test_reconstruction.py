@@ -1,6 +1,6 @@
 """Figure 2: token errors against a computation by hand, the cache, and the picture's grid."""
 
-import json, re
+import json
 import shutil
 
 import numpy as np
@@ -126,6 +126,7 @@ def make_runs(root, source_of):
         lines = [{"settings": {}}, *(vars(row) for row in reversed(rows))]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (run / "eval" / "embedded.jsonl").write_text(text)
+        runs.append(run)
     return runs, source, questions
 
 
@@ -164,7 +165,6 @@ def test_figure2_without_its_source_says_so(tmp_path, source_of):
                 path.write_text(json.dumps(values | {"source_model": "./gone"}))
     write_report(runs, tmp_path / "report")
     html = (tmp_path / "report" / "report.html").read_text()
-    print(re.findall("left out.{200}|no such.{200}|It needs.{200}", html))
     assert "It is left out: --model ./gone: no such folder" in html
     shutil.rmtree(runs[1] / "model")
     write_report(runs, tmp_path / "report")

@@ -9,6 +9,7 @@ from report_runs import record, summary, write_prototype, write_run
 
 from rac.errors import UserError
 from rac.report import write_report
+from rac.report.figures import stage_order
 from rac.report.runs import make_sections, read_entries
 from rac.report.tables import Cell, format_pattern, table1, telling_pattern
 from rac.report.tables import summary as sentence
@@ -113,7 +114,7 @@ def test_table1_by_hand(tmp_path):
 def test_table1_ties_gaps_and_repeated_runs(tmp_path):
     runs = [
         write_run(tmp_path / "a", "0.5", "text", 0.5, 12.34),
-        write_run(tmp_path / "b", "0.5", "rac", 0.5, 12.34),
+        write_run(tmp_path / "b", "0.5", "rac", 0.5, 12.339),
         write_run(tmp_path / "c", "0.5", "rac", 0.75, 2.0),
         write_run(tmp_path / "d", "2:4", "off-policy", 0.25, 1.0),
     ]
@@ -125,6 +126,11 @@ def test_table1_ties_gaps_and_repeated_runs(tmp_path):
     assert tied.minutes == (Cell("12.3"), Cell("12.3"), None)
     assert [cell and cell.text for cell in repeated.accuracy] == [None, "0.750", None]
     assert [cell and cell.text for cell in lone.accuracy] == [None, None, "0.250"]
+
+
+def test_stages_are_stacked_in_the_order_they_ran():
+    runs = [["collect", "prune"], ["decode traces", "replay", "prune"], ["prune"]]
+    assert stage_order(runs) == ["decode traces", "collect", "replay", "prune"]
 
 
 def test_format_pattern():

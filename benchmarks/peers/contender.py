@@ -7,7 +7,6 @@ writes `weights.safetensors` (`<linear>.weight`, bf16) and `result.json` into it
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +81,6 @@ def write_result(
         "solver_seconds": solver.seconds,
         "loaded_memory_bytes": loaded,
         "peak_memory_bytes": memory_bytes("VmHWM"),
-        "versions": {name: version(name) for name in packages},
-        "cores": os.cpu_count(),
+        "contender_versions": {name: version(name) for name in packages},
     }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -22,7 +22,7 @@
 
 #include "kernels.h"
 #include "lanes.h"
-#include "radix_select.h"
+#include "select_lowest.h"
 
 namespace {
 
@@ -190,7 +190,7 @@ Selection select_block(const BlockSolve& block) {
       out[j] &= 0x7fffffff;
     }
   }
-  return radix_select(keys.get(), size, block.count, block.rule == Rule::THRESHOLD, block.threads);
+  return select_lowest(keys.get(), size, block.count, block.rule == Rule::THRESHOLD, block.threads);
 }
 
 }  // namespace

@@ -55,6 +55,16 @@ class HessianCollector:
         rows = rows if self._real is None else rows[self._real.flatten()]
         if rows.shape[0]:
             self._staged[name].append(rows.detach())
+        if self._staged_tokens >= STAGED_TOKENS:  # now, so that a large batch is never staged whole
+            self._add_staged(name)
+
+    def _add_staged(self, name: str) -> None:
+        parts = self._staged[name]
+        if parts:
+            rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+            parts.clear()
+            hessian_accumulate_(self.hessians[name], rows)
+            check_finite(name, self.hessians[name].diagonal())
 
     def flush(self) -> None:
         """Add the staged rows to the Hessians.
@@ -62,12 +72,8 @@ class HessianCollector:
         Raises:
             UserError: a layer's activations hold NaN or Inf.
         """
-        for name, parts in self._staged.items():
-            if not parts:
-                continue
-            hessian_accumulate_(self.hessians[name], torch.cat(parts))
-            parts.clear()
-            check_finite(name, self.hessians[name].diagonal())
+        for name in self._staged:
+            self._add_staged(name)
         self._staged_tokens = 0
 
     def state_dict(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def find_groups(model: PreTrainedModel, names: set[str] | None = None) -> list[G
 
     with input_hooks(modules, record):
         device = next(model.parameters()).device
-        ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+        ids = torch.arange(8, device=device)[None]  # several: the padding id's embedding is zero
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     check_finite("the softmax over the vocabulary", logits)
     groups = []

@@ -20,6 +20,7 @@ from rac.evaluation.metrics import EvalResult, summarize
 from rac.evaluation.responses import Response, ResponseLog
 from rac.evaluation.tasks import Question, Task, load_task
 from rac.files import locked, read_json, write_json
+from rac.models import EMBEDDED
 from rac.prompts import render
 
 logger = logging.getLogger(__name__)
@@ -191,14 +192,16 @@ def describe_checkpoint(model: PreTrainedModel) -> dict[str, Any]:
 
     A model without one is dense and its own source.
     """
-    path = Path(model.name_or_path) / "rac.json"
-    if not model.name_or_path or not path.is_file():
+    name = str(model.name_or_path)
+    path = Path(name) / "rac.json"
+    if not name or not path.is_file():
+        name = "embedded" if Path(name) == EMBEDDED else name
         return {
             "pattern": "dense",
             "calibration": "dense",
             "solver": None,
-            "model": str(model.name_or_path),
-            "source_model": str(model.name_or_path),
+            "model": name,
+            "source_model": name,
             "sparsity": 0.0,
         }
     written = read_json(path)
@@ -206,4 +209,4 @@ def describe_checkpoint(model: PreTrainedModel) -> dict[str, Any]:
     missing = [key for key in keys if key not in written]
     if missing:
         raise UserError(f"{path}: the key {missing[0]!r} is missing; prune the model again")
-    return {**{key: written[key] for key in keys}, "model": str(model.name_or_path)}
+    return {**{key: written[key] for key in keys}, "model": name}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rac.files import write_atomic, write_json
-from rac.report.pairs import figure2
 from rac.report.figures import figure1, layer_figures, seconds_figure, trace_figure
 from rac.report.page import SectionView, render_page, view
+from rac.report.pairs import figure2
 from rac.report.reconstruction import token_reconstruction
 from rac.report.runs import Section, make_sections, read_entries
 from rac.report.style import Image

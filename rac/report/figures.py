@@ -184,7 +184,7 @@ def seconds_figure(section: Section, suffix: str = "") -> Image | None:
     entries = [e for e in section.pruned if e.record and e.record.seconds]
     if not entries:
         return None
-    stages = list(dict.fromkeys(stage for e in entries for stage in e.record.seconds))
+    stages = stage_order([list(e.record.seconds) for e in entries])
     figure, (axis,) = subplots(5.4, 1.3 + 0.27 * len(entries))
     names = [f"{format_pattern(e.result.pattern)} {e.result.calibration}" for e in entries]
     places = np.arange(len(entries))
@@ -199,4 +199,18 @@ def seconds_figure(section: Section, suffix: str = "") -> Image | None:
     axis.grid(visible=True, axis="x")
     axis.set_xlabel("Seconds")
     legend_above(axis, columns=3)
-    return Image(f"seconds{suffix}.png", to_png(figure), "Seconds of each stage of each run")
+    return Image(
+        f"seconds{suffix}.png",
+        to_png(figure),
+        "Seconds of each stage of each run",
+        "Wall time of each stage. A run that reused another's Hessians shows pruning alone.",
+    )
+
+
+def stage_order(runs: list[list[str]]) -> list[str]:
+    """All stages, those that are further from the end of their run first."""
+    distances: dict[str, int] = {}
+    for stages in runs:
+        for index, stage in enumerate(stages):
+            distances[stage] = max(distances.get(stage, 0), len(stages) - index)
+    return sorted(distances, key=lambda stage: -distances[stage])

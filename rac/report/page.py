@@ -44,12 +44,13 @@ def view(
     """Prepare one section for the template."""
     s = section.settings
     first = section.entries[0]
+    source = "embedded" if first.source == resolve_source("embedded") else first.source
     return SectionView(
         title=_title(first),
         settings=(
             f"{first.result.n} problems of task {first.result.task}, temperature "
-            f"{s.get('temperature')}, top-p {s.get('top_p')}, at most {s.get('max_new_tokens')} new "
-            f"tokens, on {first.result.device}. Source model: {first.result.source_model}."
+            f"{s.get('temperature')}, top-p {s.get('top_p')}, at most {s.get('max_new_tokens')} "
+            f"new tokens, on {first.result.device}. Source model: {source or 'unnamed'}."
         ),
         summary=summary(section),
         notes=section.notes,

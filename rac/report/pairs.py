@@ -120,5 +120,5 @@ def _why(section: Section, pattern: str) -> str:
         return f"The rac model's accuracy there is {accuracy:.3f}; no dense run was given."
     reference = f"(rac {accuracy:.3f}, dense {dense.result.accuracy:.3f})"
     if accuracy >= dense.result.accuracy / 2:
-        return f"It is the sparsest pattern at which rac keeps half of dense's accuracy {reference}."
+        return f"It is the sparsest pattern where rac keeps half of dense's accuracy {reference}."
     return f"Rac keeps half of dense's accuracy nowhere; it keeps the most here {reference}."

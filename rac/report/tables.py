@@ -1,6 +1,6 @@
 """Table 1 in the paper's layout, and the sentence at the top of the page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rac.report.runs import CALIBRATIONS, Entry, Section
@@ -81,24 +81,29 @@ def _all(grouped: dict[tuple, list[Entry]], key: tuple) -> list[Entry]:
 
 def _row(label: str, entries: Sequence[Entry], calibrations: Sequence[str]) -> Row:
     found = {e.result.calibration: e for e in entries}
-    accuracies = [e.result.accuracy for e in entries]
-    minutes = [e.result.minutes for e in entries]
-    top = max(accuracies) if len(set(accuracies)) > 1 else None
-    fastest = min(minutes) if len(set(minutes)) > 1 else None
+    best = _best([_accuracy(e).text for e in entries], max)
+    fastest = _best([_minutes(e).text for e in entries], min)
     cells = [found.get(name) for name in calibrations]
     return Row(
         label,
-        tuple(e and _accuracy(e, e.result.accuracy == top) for e in cells),
-        tuple(e and _minutes(e, e.result.minutes == fastest) for e in cells),
+        tuple(e and _accuracy(e, best) for e in cells),
+        tuple(e and _minutes(e, fastest) for e in cells),
     )
 
 
-def _accuracy(entry: Entry, best: bool = False) -> Cell:
-    return Cell(f"{entry.result.accuracy:.3f}", f"{entry.result.stderr:.3f}", best)
+def _best(texts: Sequence[str], choose: Callable) -> str | None:
+    """The best number as it is printed; None when all print the same."""
+    return choose(texts, key=float) if len(set(texts)) > 1 else None
 
 
-def _minutes(entry: Entry, best: bool = False) -> Cell:
-    return Cell(format_minutes(entry.result.minutes), best=best)
+def _accuracy(entry: Entry, best: str | None = None) -> Cell:
+    text = f"{entry.result.accuracy:.3f}"
+    return Cell(text, f"{entry.result.stderr:.3f}", text == best)
+
+
+def _minutes(entry: Entry, best: str | None = None) -> Cell:
+    text = format_minutes(entry.result.minutes)
+    return Cell(text, best=text == best)
 
 
 def telling_pattern(section: Section, patterns: Sequence[str] | None = None) -> str | None:

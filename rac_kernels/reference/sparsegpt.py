@@ -63,9 +63,7 @@ def sparsegpt(
     ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself.
     """
     rows, columns = weight.shape
-    if bool(dead.any()):
-        weight = weight.masked_fill(dead, 0)
-    pruned = torch.empty(rows, columns, dtype=weight.dtype, device=weight.device)
+    any_dead = bool(dead.any())
     keep = torch.empty(rows, columns, dtype=torch.bool, device=weight.device)
     if mask is not None:
         keep.copy_(mask)
@@ -74,10 +72,14 @@ def sparsegpt(
     for start in range(0, columns, block_size):
         block = slice(start, min(start + block_size, columns))
         original = weight[:, block].float()  # [R, B]
+        if any_dead:
+            original = original.masked_fill(dead[block], 0)
         inverse = triangular_inverse(upper[block, block])  # [B, B]
-        pushed = delta[:, :start] @ upper[:start, block]  # [R, B]
-        values = torch.addmm(original, pushed, inverse, alpha=-1)
+        carry = upper[:start, block] @ inverse  # [start, B]
+        values = torch.addmm(original, delta[:, :start], carry, alpha=-1)  # [R, B]
         loss += solve(values, inverse, keep[:, block], pattern, compat)
         torch.sub(values, original, out=delta[:, block])
-        pruned[:, block] = values
-    return pruned, keep, loss
+    pruned = delta.add_(weight)  # a pruned weight is w - w = 0
+    if any_dead:
+        pruned.masked_fill_(dead, 0)
+    return pruned.to(weight.dtype), keep, loss

@@ -1,4 +1,4 @@
-// The exact count-th smallest of a list of keys, without sorting.
+// The exact count-th smallest of a list of scores, without sorting it.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,5 @@ struct Selection {
 
 // Choose the `count` lowest of `size` non-negative keys, ties by lowest index; with `all_ties`,
 // every key equal to the count-th as well. Non-negative floats order as their bits do.
-Selection radix_select(const int32_t* keys, int64_t size, int64_t count, bool all_ties,
-                       int threads);
+Selection select_lowest(const int32_t* keys, int64_t size, int64_t count, bool all_ties,
+                        int threads);
