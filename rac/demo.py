@@ -53,7 +53,7 @@ def demo(
                     keep_hessians=run == first,
                 )
                 log.info("%s calibration, pattern %s", calibration, pattern)
-                model = prune(recipe, run, quiet=True)
+                model = prune(recipe, run, quiet=quiet or run != first)
                 evaluate_checkpoint(run, str(model), problems, stages)
                 runs.append(run)
         with stages.stage("report", len(runs), "runs"):

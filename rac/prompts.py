@@ -197,10 +197,13 @@ def _read_dataset(source: str) -> Iterator[dict]:
         elif (Path(name) / "dataset_info.json").is_file():
             data = datasets.load_from_disk(name)
         else:
-            data = datasets.load_dataset(name, config or None, split=split or "train")
+            # streaming: only the rows that the token budget asks for are read
+            data = datasets.load_dataset(
+                name, config or None, split=split or "train", streaming=True
+            )
+        yield from data
     except Exception as error:  # hub, network and format errors of many kinds
         raise UserError(
             f"--prompts {source}: neither a .jsonl/.parquet file nor a data set that can be "
             f"loaded ({first_line(error)})"
         ) from error
-    yield from data
