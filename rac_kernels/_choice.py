@@ -12,7 +12,7 @@ from rac_kernels.pattern import Pattern
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
-# The native n:m kernels hold a group in registers or on the stack.
+# Ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
 
 

@@ -34,9 +34,11 @@ def _kill_at(number: int, after: bool) -> None:
             count += 1
             if count == number and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            function(*args, **kwargs)
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                if count == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
