@@ -1,4 +1,4 @@
-"""`kill -9` at any moment, then the same call again: nothing is lost, the weights are the same bits.
+"""`kill -9` at any moment, then the same call again: nothing is lost, the weights are the same.
 
 The runs are processes of their own that are really killed; a fork server spares them the imports.
 """
@@ -162,12 +162,14 @@ def test_killed_in_each_stage_and_nothing_finished_is_redone(kind, straight, tmp
     recipe, expected = straight(kind)
     out, log = tmp_path / "run", tmp_path / "solved"
     stamps: dict[str, int] = {}
+    codes = []
     for name in [*STAGES[kind], ".model.writing"]:
         process = start(prune, recipe, out, log=log)
         while process.is_alive() and not (out / name).exists():
             time.sleep(0.0005)
         process.kill()
         process.join()
+        codes.append(process.exitcode)
         for kept in ("traces.parquet", "state/hessians.safetensors"):
             complete = kept in stamps or name != STAGES[kind][0]
             if complete and (out / kept).exists():
@@ -175,6 +177,7 @@ def test_killed_in_each_stage_and_nothing_finished_is_redone(kind, straight, tmp
                 assert stamps.setdefault(kept, stamp) == stamp, f"{kept} was made twice"
     assert finish(start(prune, recipe, out, log=log)) == 0
     assert contents(out) == expected
+    assert -signal.SIGKILL in codes[:3]  # a busy machine may come too late for some of them
     solved = log.read_text().split()
     # A layer is written before the line in the log, so that a kill between them loses the line.
     assert len(solved) == len(set(solved)) and {"3", "4"} <= set(solved) <= set("01234")
