@@ -84,11 +84,16 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
     place = pick_device(device)
     path = resolve_model(str(name))
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=pick_dtype(dtype, place))
+        model, info = AutoModelForCausalLM.from_pretrained(
+            path, dtype=pick_dtype(dtype, place), output_loading_info=True
+        )
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"cannot load the model in {path}: {first_line(error)}") from error
+    if info["missing_keys"]:  # transformers would leave them random
+        missing = sorted(info["missing_keys"])[0]
+        raise UserError(f"the checkpoint in {path} is incomplete: it has no tensor {missing}")
     use_grouped_attention(model)
     return model.to(place).eval().requires_grad_(False)
 

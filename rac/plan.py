@@ -1,5 +1,7 @@
 """What a run will need, computed and printed before it starts, and obeyed."""
 
+import resource
+import sys
 from dataclasses import dataclass, field
 
 import psutil
@@ -57,6 +59,15 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def peak_memory(model: PreTrainedModel) -> int:
+    """Peak bytes of this process on the model's device."""
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def tensor_bytes(model: PreTrainedModel) -> int:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from rac.assets.problems import generate_problems
 from rac.assets.text import generate_text
 from rac.errors import UserError, first_line
@@ -27,7 +29,7 @@ def render(tokenizer: Any, prompt: str | list[dict], raw: bool = False) -> list[
     """Token ids of one prompt, chat template applied and generation prompt added unless `raw`.
 
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or it refuses the messages.
     """
     if raw:
         text = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
@@ -37,7 +39,13 @@ def render(tokenizer: Any, prompt: str | list[dict], raw: bool = False) -> list[
             "the tokenizer has no chat template; pass --raw-prompts to use the prompts as they are"
         )
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        raise UserError(
+            f"the model's chat template refuses a prompt: {first_line(error)}; change its messages "
+            "or pass --raw-prompts"
+        ) from error
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -48,8 +56,11 @@ def load_prompts(
     column: str | None = None,
     raw: bool = False,
     max_tokens: int | None = None,
+    context: int | None = None,
 ) -> list[Prompt]:
     """Load problem prompts from `source`, up to the one that brings them to `max_tokens` tokens.
+
+    Prompts that do not leave room for an answer in `context` do not count towards `max_tokens`.
 
     `source` is "embedded", a .jsonl/.json/.parquet file, or a `datasets` name or folder, written
     `name[:config][@split]`. A row has its prompt in `column`, by default the first of prompt,
@@ -78,8 +89,8 @@ def load_prompts(
         text = value if isinstance(value, str) else value[-1]["content"]
         ids = render(tokenizer, value, raw)
         prompts.append(Prompt(text, ids, None if answer is None else str(answer)))
-        tokens += len(ids)
-        if max_tokens is not None and tokens >= max_tokens:
+        tokens += len(ids) if context is None or len(ids) < context else 0
+        if max_tokens is not None and max(tokens, number) >= max_tokens:
             break
     if not prompts:
         raise UserError(f"{source} has no rows: give a file with at least one prompt")
@@ -87,9 +98,11 @@ def load_prompts(
 
 
 def load_text(
-    source: str, tokenizer: Any, *, column: str | None = None, max_tokens: int
+    source: str, tokenizer: Any, *, column: str | None = None, max_tokens: int, context: int
 ) -> list[list[int]]:
     """Token ids of generic text documents, the baseline calibration, `max_tokens` in all or more.
+
+    Each is cut at its end to the model's `context`.
 
     "embedded" generates them; otherwise `source` is as for `load_prompts`, its text in `column`
     ("text" by default).
@@ -101,7 +114,7 @@ def load_text(
     sequences: list[list[int]] = []
     tokens = 0
     for document in documents:
-        ids = tokenizer(document)["input_ids"] if document else []
+        ids = tokenizer(document)["input_ids"][:context] if document else []
         if ids:
             sequences.append(ids)
         tokens += len(ids)

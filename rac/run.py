@@ -1,14 +1,11 @@
 """A run: recipe in, pruned checkpoint out, in one directory that can be continued at any moment."""
 
 import logging
-import resource
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from rac.calibration import Group, HessianCollector, Sequence, find_groups
@@ -19,6 +16,7 @@ from rac.calibration.stage import (
     load_prompt_ids,
     pass_over,
     read_trace_file,
+    reused_hessians,
     save_hessians,
 )
 from rac.checkpoint import weight_dtypes
@@ -27,11 +25,11 @@ from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.files import locked, read_json, require_disk, write_json
 from rac.models import check_weights, load_model, load_tokenizer, resolve_model
-from rac.plan import Plan, make_plan
+from rac.plan import Plan, make_plan, peak_memory
 from rac.progress import Stages
 from rac.pruning.scope import select_linears
 from rac.pruning.stage import PruningStage
-from rac.recipe import CALIBRATION_FIELDS, Recipe, make_recipe, read_recipe, write_recipe
+from rac.recipe import Recipe, make_recipe, read_recipe, write_recipe
 from rac.traces import read_traces, traces_complete, vocabulary_hash
 from rac_kernels import Pattern
 
@@ -227,7 +225,7 @@ class Run:
             sequences = self._sequences()
             self.save_seconds()
             solving.solve_replayed(sequences)
-        self.peak_memory = _peak_memory(self.model)
+        self.peak_memory = peak_memory(self.model)
         solving.write_checkpoint()
 
     def _sequences(self) -> list[Sequence]:
@@ -276,33 +274,3 @@ class Run:
     def _remove_empty_state(self) -> None:
         with suppress(OSError):
             self.state.rmdir()
-
-
-def reused_hessians(recipe: Recipe) -> SavedHessians:
-    """The kept Hessians of another run with the same calibration.
-
-    Raises:
-        UserError: there are none, or that run was calibrated differently.
-    """
-    other = Path(recipe.hessians or "")
-    path = other / "state" / "hessians.safetensors"
-    if not path.is_file() or not (other / "model").is_dir():
-        raise UserError(f"--hessians {other}: no kept Hessians there; run it with --keep-hessians")
-    theirs = make_recipe(read_recipe(other / "recipe.yaml")).model_dump()
-    ours = recipe.model_dump()
-    for name in CALIBRATION_FIELDS:
-        if theirs[name] != ours[name]:
-            raise UserError(
-                f"--hessians {other} was calibrated with {name}={theirs[name]}, "
-                f"this run asks for {ours[name]}"
-            )
-    return SavedHessians(path)
-
-
-def _peak_memory(model: Any) -> int:
-    """Peak bytes of this process on the model's device."""
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

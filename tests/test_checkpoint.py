@@ -123,3 +123,13 @@ def test_missing_and_damaged_shards(tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=f"is incomplete: {shard.name} of its index is missing"):
         source_shards(source)
+
+
+def test_a_checkpoint_without_one_of_its_tensors(tmp_path):
+    """transformers would fill it with random numbers."""
+    source = save_source(tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    del tensors[f"{NAME}.weight"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=f"is incomplete: it has no tensor {NAME}.weight"):
+        load_model(source, "cpu")

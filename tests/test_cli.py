@@ -130,6 +130,14 @@ def test_no_arguments_print_the_help(rac):
     assert code == 0 and err == [] and "Usage" in out[0]
 
 
+def test_an_interrupt_says_how_to_go_on(rac, base, monkeypatch):
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rac.run.prune", interrupt)
+    assert rac(*arguments(base)) == (130, [], ["rac: interrupted; the same command continues"])
+
+
 def test_a_malformed_line_is_named(rac, base, tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "a"}\n{"prompt": "b"}\n{oops}\n')

@@ -37,8 +37,9 @@ def greedy_truth(model, prompt: list[int], max_new_tokens: int) -> list[int]:
     return output[0, len(prompt) :].tolist()
 
 
-# The long prompt comes late, so that it is wider than the cache when it takes over a slot.
-LENGTHS = (3, 5, 4, 9, 70, 6, 2)
+# Long prompts come late: they are wider than the cache when they take over a slot.
+LENGTHS = (3, 5, 4, 9, 70, 6, 2, 110)
+STOPS = list(range(END_ID, VOCABULARY, 12))  # so many that traces end at different steps
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
@@ -46,15 +47,16 @@ LENGTHS = (3, 5, 4, 9, 70, 6, 2)
 def test_greedy_equals_transformers(architecture, batch_size, source_of):
     source = source_of(architecture, dtype=torch.float32)
     truth = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    model, sampling = load_model(source, "cpu"), Sampling(30, temperature=0)
+    truth.generation_config.eos_token_id = model.generation_config.eos_token_id = STOPS
     prompts = random_prompts(*LENGTHS)
-    limit = 24 if batch_size < 16 else 48
-    model, sampling = load_model(source, "cpu"), Sampling(limit, temperature=0)
     traces = list(generate(model, prompts, sampling, batch_size=batch_size))
     assert sorted(t.index for t in traces) == list(range(len(prompts)))
     for trace in traces:
         assert trace.prompt_ids == prompts[trace.index]
-        assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, limit)
-        assert trace.finish_reason == ("stop" if trace.output_ids[-1] == END_ID else "length")
+        assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, 30)
+        stopped = trace.output_ids[-1] in STOPS
+        assert trace.finish_reason == ("stop" if stopped else "length")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "opt"])
@@ -179,6 +181,17 @@ def test_budget_is_spent_exactly(budget, batch_size, source_of):
         assert ended[trace.finish_reason]
         assert END_ID not in trace.output_ids[:-1] and len(trace.output_ids) <= 20
     assert any(t.finish_reason == "budget" for t in traces) or batch_size == 1
+
+
+def test_few_traces_are_cut_by_the_budget(source_of):
+    """Prompts are admitted only while the budget lasts for their whole traces."""
+    options = {"batch_size": 100, "token_budget": 3000}
+    prompts = random_prompts(7, 12, 4, 30, 9)
+    model = load_model(source_of(), "cpu")
+    traces = run(Generation(model, prompts, Sampling(20, 1.0), **options))
+    cut = [t for t in traces if t.finish_reason == "budget"]
+    assert len(traces) > 80 and len(cut) <= 3
+    assert sum(len(t.fed_ids) for t in traces) == 3000
 
 
 def test_prompts_are_taken_round_and_round_for_a_budget(source_of):

@@ -39,6 +39,13 @@ def test_chat_template_is_applied(tokenizer):
     assert tokenizer.decode(render(tokenizer, "1+1?", raw=True)) == "1+1?"
 
 
+def test_a_template_that_refuses_the_messages():
+    strict = build_tokenizer(CONTEXT)
+    strict.chat_template = "{{ raise_exception('no system role') }}"
+    with pytest.raises(UserError, match="chat template refuses a prompt: no system role; change"):
+        render(strict, "a")
+
+
 def test_no_chat_template_names_the_remedy():
     plain = build_tokenizer(CONTEXT)
     plain.chat_template = None
@@ -103,12 +110,20 @@ def test_embedded_problems(tokenizer):
     assert sum(len(p.ids) for p in prompts[:-1]) < 1000 <= sum(len(p.ids) for p in prompts)
 
 
+def test_prompts_longer_than_the_context_do_not_count(tokenizer, tmp_path):
+    path = write(tmp_path / "p.jsonl", [{"prompt": n * "a"} for n in (50, 2, 50, 3, 4, 5)])
+    prompts = load_prompts(path, tokenizer, raw=True, max_tokens=9, context=10)
+    assert [len(p.ids) for p in prompts] == [50, 2, 50, 3, 4]
+    assert len(load_prompts("embedded", tokenizer, max_tokens=50, context=5)) == 50  # and it ends
+
+
 def test_text(tokenizer, tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "abc"}, {"text": ""}, {"text": "defg"}])
-    sequences = load_text(path, tokenizer, max_tokens=100)
+    sequences = load_text(path, tokenizer, context=256, max_tokens=100)
     assert [tokenizer.decode(ids) for ids in sequences] == ["abc", "defg"]
-    assert len(load_text(path, tokenizer, max_tokens=3)) == 1
-    embedded = load_text("embedded", tokenizer, max_tokens=2000)
+    assert len(load_text(path, tokenizer, context=256, max_tokens=3)) == 1
+    assert load_text(path, tokenizer, context=2, max_tokens=4) == [s[:2] for s in sequences]
+    embedded = load_text("embedded", tokenizer, context=256, max_tokens=2000)
     assert sum(map(len, embedded)) >= 2000 > sum(map(len, embedded[:-1]))
 
 
@@ -137,9 +152,10 @@ def test_malformed_files(content, message, tokenizer, tmp_path):
 def test_malformed_text(tokenizer, tmp_path):
     path = write(tmp_path / "t.jsonl", [{"text": "a"}, {"text": ["b"]}])
     with pytest.raises(UserError, match="row 2: expected text in 'text', got list"):
-        load_text(path, tokenizer, max_tokens=99)
+        load_text(path, tokenizer, context=256, max_tokens=99)
     with pytest.raises(UserError, match="has no text"):
-        load_text(write(tmp_path / "e.jsonl", [{"text": ""}]), tokenizer, max_tokens=9)
+        path = write(tmp_path / "e.jsonl", [{"text": ""}])
+        load_text(path, tokenizer, context=256, max_tokens=9)
 
 
 @pytest.mark.parametrize("name", ["no.jsonl", "no.parquet", "no_such_data_set", "no/such:thing@x"])

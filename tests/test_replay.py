@@ -59,10 +59,10 @@ def reference(source, texts, pattern, solver, propagate) -> dict[str, torch.Tens
 
 @pytest.fixture
 def texts() -> list[list[int]]:
-    """The embedded text, cut as the budget and the context demand."""
+    """The embedded text, the last document cut where the budget ends."""
     kept, left = [], TOKENS
-    for ids in load_text("embedded", build_tokenizer(CONTEXT), max_tokens=TOKENS):
-        kept.append(ids[: min(left, CONTEXT)])
+    for ids in load_text("embedded", build_tokenizer(CONTEXT), max_tokens=TOKENS, context=CONTEXT):
+        kept.append(ids[:left])
         left -= len(kept[-1])
     return [ids for ids in kept if ids]
 

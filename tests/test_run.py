@@ -225,3 +225,13 @@ def test_sparsity_of_scope_and_damping_escalation(recipe, tmp_path):
     after = load_model(result, "cpu").state_dict()
     changed_names = {n for n in before if not torch.equal(before[n], after[n])}
     assert changed_names == {f"{row['name']}.weight" for row in record["layers"]}
+
+
+def test_bars_on_a_terminal(recipe, tmp_path, monkeypatch, capsys):
+    """Progress is drawn on stderr; what it shows changes nothing."""
+    quiet = prune(recipe, tmp_path / "quiet", quiet=True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    loud = prune(recipe, tmp_path / "loud")
+    assert "plan" in capsys.readouterr().err
+    name = "model.safetensors"
+    assert (quiet / name).read_bytes() == (loud / name).read_bytes()

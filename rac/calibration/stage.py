@@ -18,7 +18,7 @@ from rac.engines import Generation, Sampling, Trace
 from rac.errors import UserError
 from rac.files import write_atomic
 from rac.prompts import load_prompts, load_text
-from rac.recipe import Recipe
+from rac.recipe import CALIBRATION_FIELDS, Recipe, make_recipe, read_recipe
 from rac.snapshot import Snapshots
 from rac.traces import read_traces, write_traces
 
@@ -29,7 +29,11 @@ def load_prompt_ids(recipe: Recipe, tokenizer: Any, context: int) -> list[list[i
     """Token ids of the text, or of the problems that leave room for a decoded token."""
     if recipe.calibration == "text":
         return load_text(
-            recipe.prompts, tokenizer, column=recipe.prompt_column, max_tokens=recipe.tokens
+            recipe.prompts,
+            tokenizer,
+            column=recipe.prompt_column,
+            max_tokens=recipe.tokens,
+            context=context,
         )
     loaded = load_prompts(
         recipe.prompts,
@@ -37,6 +41,7 @@ def load_prompt_ids(recipe: Recipe, tokenizer: Any, context: int) -> list[list[i
         column=recipe.prompt_column,
         raw=recipe.raw_prompts,
         max_tokens=recipe.tokens,
+        context=context,
     )
     ids = [prompt.ids for prompt in loaded if 0 < len(prompt.ids) < context]
     if not ids:
@@ -168,6 +173,27 @@ class SavedHessians:
     def get(self, name: str, device: torch.device) -> Tensor:
         """One Hessian on `device`."""
         return self.file.get_tensor(name).to(device)
+
+
+def reused_hessians(recipe: Recipe) -> SavedHessians:
+    """The kept Hessians of another run with the same calibration.
+
+    Raises:
+        UserError: there are none, or that run was calibrated differently.
+    """
+    other = Path(recipe.hessians or "")
+    path = other / "state" / "hessians.safetensors"
+    if not path.is_file() or not (other / "model").is_dir():
+        raise UserError(f"--hessians {other}: no kept Hessians there; run it with --keep-hessians")
+    theirs = make_recipe(read_recipe(other / "recipe.yaml")).model_dump()
+    ours = recipe.model_dump()
+    for name in CALIBRATION_FIELDS:
+        if theirs[name] != ours[name]:
+            raise UserError(
+                f"--hessians {other} was calibrated with {name}={theirs[name]}, "
+                f"this run asks for {ours[name]}"
+            )
+    return SavedHessians(path)
 
 
 def read_trace_file(recipe: Recipe, tokenizer: Any) -> list[Trace]:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from rac.engines.base import Sampling, Trace
 from rac.engines.cache import GrowingCache
 from rac.engines.inputs import context_length, left_pad, model_inputs, stop_token_ids
+from rac.engines.sampling import sample
 from rac.errors import UserError
 
 
@@ -99,7 +100,7 @@ class Generation:
         self._place(traces, free[: len(traces)], cache, ids.shape[1])
         if self.remaining is not None and self.remaining <= 0:
             return self._retire([i for i, row in enumerate(self.rows) if row], "budget")
-        return self._append(free[: len(traces)], self._sample(logits))
+        return self._append(free[: len(traces)], sample(logits, self.sampling, self.generator))
 
     def _affordable(self) -> int:
         """How many more traces the budget is expected to pay for to their end."""
@@ -160,7 +161,8 @@ class Generation:
         columns = torch.arange(self.cache.get_seq_length() + 1, device=self.device)
         mask = (columns >= torch.tensor(self.starts, device=self.device)[:, None]).long()
         logits = self._forward(ids, mask, self.cache, real.to(self.device), "decode")
-        finished = self._append(counted, self._sample(logits)[counted])
+        sampled = sample(logits, self.sampling, self.generator)
+        finished = self._append(counted, sampled[counted])
         if self.remaining is not None and self.remaining <= 0:
             finished += self._retire([i for i in active if self.rows[i]], "budget")
         return finished
@@ -201,20 +203,6 @@ class Generation:
             logits_to_keep=1,
         )
         return self.model(**inputs).logits[:, -1].float()
-
-    def _sample(self, logits: Tensor) -> Tensor:
-        """Draw one id a row, [B] int64 on the CPU."""
-        if self.sampling.temperature == 0:
-            return logits.argmax(-1).cpu()
-        probabilities = torch.softmax(logits / self.sampling.temperature, -1)
-        if self.sampling.top_p < 1:
-            ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-            outside = ordered.cumsum(-1) - ordered >= self.sampling.top_p
-            ordered = ordered.masked_fill(outside, 0)
-            probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered)
-        # argmax of p / Exp(1) is a draw from p, with no host synchronisation
-        noise = torch.empty_like(probabilities).exponential_(generator=self.generator)
-        return (probabilities / noise).argmax(-1).cpu()
 
     def _append(self, rows: list[int], tokens: Tensor) -> list[Trace]:
         """Give each row its sampled token and retire the rows that it ends."""
