@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.bench_prune import MODEL, alone, check_model
+from benchmarks.bench_prune import MODEL, alone, check_model, split_prompts
 from benchmarks.common import append_row
 from rac import trace
 from rac.calibration import cut_to_budget, from_traces
@@ -67,7 +67,7 @@ def calibration_ids(options: argparse.Namespace, work: Path) -> tuple[Path, Path
     """The dense model's own traces, the ids that they fed in (JSON lines), and how many."""
     values = {
         "model": str(options.model),
-        "prompts": options.prompts,
+        "prompts": split_prompts(options.prompts, 1, work)[0],
         "tokens": options.tokens,
         "max_new_tokens": options.max_new_tokens,
         "device": "cpu",
@@ -174,8 +174,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("runs/smollm2"), help="see smollm2.py")
     parser.add_argument("--prompts", default="embedded", help="embedded, or a file of problems")
-    parser.add_argument("--tokens", type=int, default=20_000, help="calibration tokens")
-    parser.add_argument("--max-new-tokens", type=int, default=384)
+    parser.add_argument("--tokens", type=int, default=8_000, help="calibration tokens")
+    parser.add_argument("--max-new-tokens", type=int, default=320)
     parser.add_argument("--patterns", nargs="+", default=["0.5", "2:4"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--llmcompressor-python", default=sys.executable, help="its interpreter")

@@ -31,11 +31,13 @@ from rac.engines import Sampling, generate
 from rac.errors import UserError
 from rac.files import read_json
 from rac.models import load_model, load_tokenizer
-from rac.prompts import read_rows, render
+from rac.prompts import PROMPT_COLUMNS, read_rows, render
 from rac.recipe import make_recipe
 from rac.traces import read_traces, write_traces
 
 CALIBRATIONS = ("rac", "prompt", "text")
+INSTRUCTION = " Think step by step and explain every calculation before the answer."
+PROBLEMS = 2000  # of the embedded ones, for calibration
 RESULTS = "prune_smollm2.jsonl"
 MODEL = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
 
@@ -78,19 +80,24 @@ def write_documents(path: Path, characters: int = 2000) -> None:
 
 
 def split_prompts(source: str, heldout: int, folder: Path) -> tuple[str, list]:
-    """Calibration prompts (a `rac` source) and `heldout` other prompts.
+    """A file of calibration prompts, and `heldout` other prompts.
 
-    The embedded generator has a held-out split of its own; of a file, the last rows are held out.
+    The embedded generator has a held-out split of its own, and its problems are asked for with
+    INSTRUCTION; of a file, the last rows are held out.
     """
     if source == "embedded":
-        problems = generate_problems("heldout", seed=1)
-        return source, [next(problems).prompt for _ in range(heldout)]
-    rows = list(read_rows(source))
+        calibration, rest = generate_problems("calibration"), generate_problems("heldout", seed=1)
+        rows = [{"prompt": next(calibration).prompt + INSTRUCTION} for _ in range(PROBLEMS)]
+        rows += [{"prompt": next(rest).prompt + INSTRUCTION} for _ in range(heldout)]
+    else:
+        rows = list(read_rows(source))
     if len(rows) < 2 * heldout:
         raise UserError(f"--prompts {source}: {len(rows)} rows, needs {2 * heldout} or more")
     path = folder / "calibration.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:-heldout]))
-    name = next((c for c in ("prompt", "messages", "problem", "question") if c in rows[0]), "text")
+    name = next((c for c in PROMPT_COLUMNS if c in rows[0]), None)
+    if name is None:
+        raise UserError(f"--prompts {source}: no column {' or '.join(PROMPT_COLUMNS)}")
     return str(path), [row[name] for row in rows[-heldout:]]
 
 
@@ -188,9 +195,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("runs/smollm2"), help="see smollm2.py")
     parser.add_argument("--prompts", default="embedded", help="embedded, or a file of problems")
-    parser.add_argument("--tokens", type=int, default=30_000, help="calibration tokens")
-    parser.add_argument("--max-new-tokens", type=int, default=384)
-    parser.add_argument("--heldout", type=int, default=40, help="held-out problems")
+    parser.add_argument("--tokens", type=int, default=12_000, help="calibration tokens")
+    parser.add_argument("--max-new-tokens", type=int, default=320)
+    parser.add_argument("--heldout", type=int, default=24, help="held-out problems")
     parser.add_argument("--patterns", nargs="+", default=["0.5", "2:4"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--work", type=Path, help="keep the runs in this folder")

@@ -82,7 +82,8 @@ def trace(
         if not traces_complete(run.traces_file):
             run.load()
             run.remember()
-            run.decode_alone(run.model)
+            run.decode(run.model, None)
+        run.drop_decoding_state()
         return run.traces_file
 
 
@@ -194,12 +195,10 @@ class Run:
             collector,
         )
 
-    def decode_alone(self, model: Any) -> list[Trace]:
-        """Decode all traces without collecting anything."""
-        traces = self.decode(model, None)
+    def drop_decoding_state(self) -> None:
+        """Delete the snapshot of decoding without a collector, once all traces are there."""
         (self.state / "traces.pt").unlink(missing_ok=True)
         self._remove_empty_state()
-        return traces
 
     def _traces(self) -> list[Trace] | None:
         """The traces of a calibration that replays them; decodes them first where needed."""
@@ -213,7 +212,9 @@ class Run:
         model = self.model
         if recipe.calibration == "off-policy":
             model = load_model(recipe.trace_model, recipe.device, recipe.dtype)
-        return self.decode_alone(model)
+        traces = self.decode(model, None)
+        self.drop_decoding_state()
+        return traces
 
     def calibrate_and_solve(self) -> None:
         """Hessians, sparse weights, checkpoint."""

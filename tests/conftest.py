@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rac.assets.tokenizer import build_tokenizer
+from rac.cli import main
 
 CONTEXT = 256
 VOCABULARY = len(build_tokenizer(CONTEXT))
@@ -126,3 +128,41 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_thread() -> None:
     """Threads only fight for the cores at these sizes."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rac(monkeypatch, capsys):
+    """`rac(*arguments)`: exit code, lines of stdout, lines of stderr; runs in this process."""
+
+    def run(*arguments: object) -> tuple[int, list[str], list[str]]:
+        monkeypatch.setattr(sys, "argv", ["rac", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        lines = [x for x in output.err.splitlines() if not x.startswith("Loading weights")]
+        return ended.value.code, output.out.splitlines(), lines
+
+    return run
+
+
+@pytest.fixture
+def base(source_of, prompt_file, tmp_path) -> dict[str, object]:
+    """Flags of a run of a second."""
+    flags = {"model": source_of(), "prompts": prompt_file, "tokens": 300, "max-new-tokens": 20}
+    return flags | {"batch-size": 4, "temperature": 1, "out": tmp_path / "run", "quiet": True}
+
+
+def arguments(flags: dict[str, object], command: str = "prune") -> list[object]:
+    parts: list[object] = [command]
+    for name, value in flags.items():
+        parts += [f"--{name}"] if value is True else [f"--{name}", value]
+    return parts
+
+
+def refused(rac, flags: dict[str, object], command: str = "prune") -> str:
+    """The one line on stderr of a command that must be refused with code 2."""
+    code, out, err = rac(*arguments(flags, command))
+    assert code == 2 and out == [], (code, out, err)
+    assert len(err) == 1 and err[0].startswith("rac: "), err
+    return err[0]

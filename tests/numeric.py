@@ -1,11 +1,20 @@
 """Independent truths for the kernels: float64, the published algorithms, and error bounds."""
 
+import pytest
 import torch
 from torch import Tensor
 
-from rac_kernels import Pattern
+from rac_kernels import Pattern, hessian_accumulate_, native_status, symmetrize_
 
 EPS32 = 2.0**-24  # unit roundoff of float32
+
+native = pytest.mark.skipif(
+    not native_status()["cpu"].startswith("ok"), reason=native_status()["cpu"]
+)
+# Runs a test with impl="reference" and, where it is built, impl="native".
+implementation = pytest.mark.parametrize(
+    "impl", ["reference", pytest.param("native", marks=native)]
+)
 
 
 def activations(tokens: int, features: int, seed: int = 0, spread: float = 1.0) -> Tensor:
@@ -15,6 +24,16 @@ def activations(tokens: int, features: int, seed: int = 0, spread: float = 1.0) 
     mix = torch.randn(features, features, generator=generator) / features**0.5
     scale = 10 ** (spread * torch.rand(features, generator=generator) - spread / 2)
     return (x + x @ mix) * scale
+
+
+def layer(
+    rows: int, columns: int, tokens: int | None = None, seed: int = 0, spread: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """A weight [R, C] and the full float32 Hessian [C, C] of its input."""
+    x = activations(tokens or 2 * columns + 10, columns, seed, spread)
+    hessian = symmetrize_(hessian_accumulate_(torch.zeros(columns, columns), x))
+    generator = torch.Generator().manual_seed(seed + 1)
+    return torch.randn(rows, columns, generator=generator), hessian
 
 
 def hessian64(x: Tensor, row_weight: Tensor | None = None) -> Tensor:

@@ -2,22 +2,10 @@
 
 import pytest
 import torch
-from numeric import lowest
+from numeric import implementation, lowest
 
-from rac_kernels import Pattern, magnitude, native_status, select_mask, wanda
+from rac_kernels import Pattern, magnitude, select_mask, wanda
 
-implementation = pytest.mark.parametrize(
-    "impl",
-    [
-        "reference",
-        pytest.param(
-            "native",
-            marks=pytest.mark.skipif(
-                not native_status()["cpu"].startswith("ok"), reason=native_status()["cpu"]
-            ),
-        ),
-    ],
-)
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 # One row, one column, off a vector, off a block of columns.
 SHAPES = [(1, 1), (1, 24), (9, 1), (5, 60), (33, 120), (3, 260)]

@@ -73,14 +73,22 @@ class Stopwatch:
 
 
 def write_result(
-    out: Path, total: Stopwatch, solver: Stopwatch, loaded: int, packages: list[str]
+    out: Path,
+    total: Stopwatch,
+    solver: Stopwatch,
+    loaded: int,
+    packages: list[str],
+    peak: int | None = None,
 ) -> None:
-    """Write `result.json`: seconds (calibration and solving), memory in bytes, versions."""
+    """Write `result.json`: seconds (calibration and solving), memory in bytes, versions.
+
+    Call it when the solving ends; `peak` is the bytes at that moment where that has passed.
+    """
     result = {
         "seconds": total.seconds,
         "solver_seconds": solver.seconds,
         "loaded_memory_bytes": loaded,
-        "peak_memory_bytes": memory_bytes("VmHWM"),
+        "peak_memory_bytes": peak or memory_bytes("VmHWM"),
         "contender_versions": {name: version(name) for name in packages},
     }
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -50,7 +50,8 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     record, loaded = prune(options, total, folder)
     solver.seconds = sum(layer["seconds"] for layer in record["layers"])
-    contender.write_result(options.out, total, solver, loaded, ["torch", "transformers"])
+    peak = record["peak_memory_bytes"]  # before the checkpoint was written
+    contender.write_result(options.out, total, solver, loaded, ["torch", "transformers"], peak)
     names = [f"{layer['name']}.weight" for layer in record["layers"]]
     with safe_open(folder / "model" / "model.safetensors", "pt") as tensors:
         weights = {name: tensors.get_tensor(name).to(torch.bfloat16) for name in names}

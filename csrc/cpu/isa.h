@@ -1,9 +1,9 @@
 // Which instructions the kernels use, decided when the module runs, not when it is built.
 //
-// A kernel is written once as an RAC_INLINE function on 16-lane vectors (lanes.h) and compiled three
-// times by calling it from functions with a target attribute. OpenMP moves the body of a parallel
-// region into a function without that attribute, so regions call through the chosen pointer and
-// never contain the kernel itself.
+// A kernel is written once, as an RAC_INLINE template on vectors of L lanes (lanes.h), and compiled
+// three times by calling it from functions with a target attribute. OpenMP moves the body of a
+// parallel region into a function without that attribute, so a region contains nothing but a call
+// through the chosen pointer, and work is shared among threads inside the kernel.
 #pragma once
 
 #include <string>

@@ -59,7 +59,8 @@ class AlignedArray {
 };
 
 // Transpose a 4x4 tile: row r of `from` (stride in elements) becomes column r of `to`.
-RAC_INLINE void transpose_4x4(const float* from, int64_t stride_from, float* to, int64_t stride_to) {
+RAC_INLINE void transpose_4x4(const float* from, int64_t stride_from, float* to,
+                              int64_t stride_to) {
   f32x4 a, b, c, d;
   std::memcpy(&a, from, 16);
   std::memcpy(&b, from + stride_from, 16);

@@ -3,7 +3,7 @@
 //   for j in columns:  e_j = pruned ? w_j / R_jj : 0;   w[:, k] -= e_j R_jk  for k > j
 //
 // Work split: rows are independent, so L of them become the lanes of a vector and the tile
-// (columns x L floats, 8 KB at 128 columns and 16 lanes) stays in the L1 cache while R streams past it:
+// (columns x L floats, 8 KB at 128 columns and 16 lanes) stays in the L1 cache while R streams by:
 //
 //             panel (8)      the rest of the block
 //            +---------+----------------------------+
@@ -64,7 +64,8 @@ RAC_INLINE void prune_selected(const BlockSolve& block, const Selection& selecti
 }
 
 template <int L>
-RAC_INLINE void prune_given(const BlockSolve& block, int64_t row, int64_t rows, Scratch<L>& scratch) {
+RAC_INLINE void prune_given(const BlockSolve& block, int64_t row, int64_t rows,
+                            Scratch<L>& scratch) {
   for (int64_t j = 0; j < block.columns; ++j) {
     for (int64_t r = 0; r < rows; ++r) {
       scratch.pruned[j][r] = -(block.keep[(row + r) * block.stride_keep + j] == 0);
@@ -83,8 +84,8 @@ RAC_INLINE void prune_group(const BlockSolve& block, int64_t j, Scratch<L>& scra
 
 // Columns [first, last): errors, and their updates within the panel. Returns sum of e^2.
 template <int L>
-RAC_INLINE void solve_panel(const BlockSolve& block, int64_t first, int64_t last, Scratch<L>& scratch,
-                            F32<L>& squares) {
+RAC_INLINE void solve_panel(const BlockSolve& block, int64_t first, int64_t last,
+                            Scratch<L>& scratch, F32<L>& squares) {
   squares = F32<L>{};
   for (int64_t j = first; j < last; ++j) {
     if (block.rule == Rule::GROUPS && j % block.m == 0) prune_group(block, j, scratch);

@@ -1,5 +1,6 @@
 """The calibration stage of a run: traces and, in decode mode, all Hessians, resumable."""
 
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -141,7 +142,7 @@ def pass_over(
 
 def save_hessians(path: Path, collector: HessianCollector) -> None:
     """Write every Hessian [C, C] float32 and the token counts into one safetensors file."""
-    metadata = {f"{phase}_tokens": str(n) for phase, n in collector.tokens.items()}
+    metadata = {"tokens": json.dumps(collector.tokens)}  # one key: safetensors shuffles several
     with write_atomic(path) as temporary:
         save_file({n: h.cpu() for n, h in collector.hessians.items()}, temporary, metadata)
 
@@ -153,8 +154,7 @@ class SavedHessians:
         """Raises UserError where the file is missing or damaged."""
         try:
             self.file = safe_open(path, "pt")
-            metadata = self.file.metadata() or {}
-            self.tokens = {k: int(metadata[f"{k}_tokens"]) for k in ("prompt", "decode")}
+            self.tokens: dict[str, int] = json.loads(self.file.metadata()["tokens"])
         except Exception as error:
             raise UserError(f"cannot read the Hessians in {path}: {error}") from error
 
