@@ -30,4 +30,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 bench: .venv/installed
-	for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench --out benchmarks/results || exit 1; done
+	for bench in hessian sparsegpt demo prune peers; do \
+	  $(BIN)/python -m benchmarks.bench_$$bench --out benchmarks/results || exit 1; \
+	done
+	$(BIN)/python benchmarks/tables.py --write

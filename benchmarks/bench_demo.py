@@ -11,8 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import append_row
-
+from benchmarks.common import append_row
 from rac.demo import demo
 
 MARGIN = 0.15  # by which rac has to beat both other calibrations at 60% and at 2:4

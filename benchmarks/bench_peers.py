@@ -174,7 +174,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("runs/smollm2"), help="see smollm2.py")
     parser.add_argument("--prompts", default="embedded", help="embedded, or a file of problems")
-    parser.add_argument("--tokens", type=int, default=8_000, help="calibration tokens")
+    parser.add_argument("--tokens", type=int, default=4_000, help="calibration tokens")
     parser.add_argument("--max-new-tokens", type=int, default=320)
     parser.add_argument("--patterns", nargs="+", default=["0.5", "2:4"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -21,6 +21,6 @@ mapfile -t files < <(grep -l 'mark\.gpu' tests/test_*.py)
 timeout 240 "$PYTHON" -m pytest -m gpu "${files[@]}" || failed=1
 for bench in hessian sparsegpt masks; do
   [ -f "benchmarks/bench_$bench.py" ] || continue
-  timeout 120 "$PYTHON" "benchmarks/bench_$bench.py" --device cuda --out "$OUT" || failed=1
+  timeout 120 "$PYTHON" -m "benchmarks.bench_$bench" --device cuda --out "$OUT" || failed=1
 done
 exit $failed
