@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rac.assets.tokenizer import build_tokenizer
 from rac.cli import main
+
+# The server starts with the first process of the session; what it has imported is shared by all.
+multiprocessing.set_forkserver_preload(["rac.run", "transformers.models.llama.modeling_llama"])
 
 CONTEXT = 256
 VOCABULARY = len(build_tokenizer(CONTEXT))

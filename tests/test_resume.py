@@ -72,7 +72,6 @@ def _work(function, recipe, out, number=0, after=False, log=None) -> None:
 
 def start(function, recipe: Recipe, out: Path, **options) -> multiprocessing.Process:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rac.run", "transformers.models.llama.modeling_llama"])
     process = context.Process(target=_work, args=(function, recipe, out), kwargs=options)
     process.start()
     return process
