@@ -163,6 +163,13 @@ class Run:
         recipe = self.recipe
         names = select_linears(self.model, recipe.scope, recipe.include, recipe.exclude)
         self.groups: list[Group] = find_groups(self.model, set(names))
+        reached = {name for group in self.groups for name in group.linears}
+        missed = [name for name in names if name not in reached]
+        if missed:
+            raise UserError(
+                f"{missed[0]} ({len(missed)} in all) is not reached by the model's forward pass, "
+                "so what it reads is unknown; leave such linears out with --exclude"
+            )
         self._check_pattern(Pattern.parse(recipe.pattern))
         if recipe.hessians:
             reused_hessians(recipe).require(group.name for group in self.groups)

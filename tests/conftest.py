@@ -22,7 +22,8 @@ from rac.assets.tokenizer import build_tokenizer
 from rac.cli import main
 
 # The server starts with the first process of the session; what it has imported is shared by all.
-multiprocessing.set_forkserver_preload(["rac.run", "transformers.models.llama.modeling_llama"])
+_SHARED = ["rac.run", "pandas", "transformers.models.llama.modeling_llama"]
+multiprocessing.set_forkserver_preload(_SHARED)
 
 CONTEXT = 256
 VOCABULARY = len(build_tokenizer(CONTEXT))

@@ -7,7 +7,7 @@ import torch
 from conftest import CONTEXT, arguments, refused, save_source
 from safetensors.torch import load_file, save_file
 
-from rac import plan
+from rac import plan, run
 from rac.assets.tokenizer import build_tokenizer
 from rac.checkpoint import source_shards
 from rac.engines import Trace
@@ -141,4 +141,12 @@ def test_too_little_disk(rac, base, monkeypatch):
     usage = type(shutil.disk_usage("/"))(10**9, 10**9, 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert "its disk has 0.0 GB free; free space or choose" in refused(rac, base)
+    assert not base["out"].exists()
+
+
+def test_a_linear_that_no_forward_reaches(rac, base, monkeypatch):
+    """As an expert that the router never picks: it must not stay dense in silence."""
+    find = run.find_groups
+    monkeypatch.setattr(run, "find_groups", lambda model, names: find(model, names)[:-1])
+    assert "is not reached by the model's forward pass" in refused(rac, base)
     assert not base["out"].exists()
