@@ -19,7 +19,19 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
 SOURCES = {
-    CPU: ["bindings.cpp", "isa.cpp", "select_lowest.cpp", "select_mask.cpp", "sparsegpt_block.cpp"],
+    CPU: [
+        "bindings.cpp",
+        "bindings_capture.cpp",
+        "capture.cpp",
+        "hessian_accumulate.cpp",
+        "isa.cpp",
+        "nucleus_sample.cpp",
+        "rmsnorm_capture.cpp",
+        "select_lowest.cpp",
+        "select_mask.cpp",
+        "sparsegpt_block.cpp",
+        "swiglu_capture.cpp",
+    ],
     CUDA: ["bindings.cpp", "select_mask.cu"],
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
@@ -29,6 +41,8 @@ SOURCES = {
 CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
+# A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
+SOURCE_FLAGS = {"hessian_accumulate.cpp": ["-ffp-contract=fast"]}
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
@@ -72,7 +86,7 @@ def ninja_file(name: str, target: Path, nvcc: str | None) -> str:
         "ninja_required_version = 1.5",
         "rule cxx",
         f"  command = {quote([*cxx, '-MMD', '-MF', '$out.d', *compile_flags, *includes])}"
-        " -c $in -o $out",
+        " $flags -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
@@ -88,6 +102,7 @@ def ninja_file(name: str, target: Path, nvcc: str | None) -> str:
     for source in SOURCES[name]:
         rule = "nvcc" if source.endswith(".cu") else "cxx"
         lines.append(f"build {source}.o: {rule} {escape(folder / source)}")
+        lines.append(f"  flags = {' '.join(SOURCE_FLAGS.get(source, []))}")
         objects.append(f"{source}.o")
     lines.append(f"build {escape(target)}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"

@@ -2,4 +2,4 @@
 // a bindings.cpp changes, so that a module left over from an older build is refused by name.
 #pragma once
 
-constexpr int INTERFACE = 1;
+constexpr int INTERFACE = 2;

@@ -8,6 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rac.engines.attention import use_grouped_attention
+from rac.engines.fused import fuse
+from rac.engines.stacked import stack
 from rac.errors import UserError, first_line
 
 EMBEDDED = Path(__file__).parent / "assets" / "model"
@@ -95,7 +97,10 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
         missing = sorted(info["missing_keys"])[0]
         raise UserError(f"the checkpoint in {path} is incomplete: it has no tensor {missing}")
     use_grouped_attention(model)
-    return model.to(place).eval().requires_grad_(False)
+    model = model.to(place).eval().requires_grad_(False)
+    stack(model)
+    fuse(model)
+    return model
 
 
 def check_weights(model: PreTrainedModel) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 from transformers import PreTrainedModel
 
 from rac.calibration import Group
-from rac.calibration.capture import STAGED_TOKENS
+from rac.calibration.capture import staged_tokens
+from rac.engines.cache import cache_columns
 from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.recipe import Recipe
@@ -75,17 +76,19 @@ def tensor_bytes(model: PreTrainedModel) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def cache_bytes(model: PreTrainedModel, recipe: Recipe) -> int:
+def cache_bytes(model: PreTrainedModel, recipe: Recipe, longest_prompt: int = 512) -> int:
     """Upper bound of the decode cache's bytes: every row as long as it may become."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    columns = min(context_length(model), recipe.max_new_tokens + 512)
+    longest = min(context_length(model), recipe.max_new_tokens + longest_prompt, recipe.tokens)
     per_token = 2 * config.num_hidden_layers * heads * head_dim * model.dtype.itemsize
-    return recipe.batch_size * min(columns, recipe.tokens) * per_token
+    return recipe.batch_size * cache_columns(longest) * per_token
 
 
-def make_plan(model: PreTrainedModel, groups: list[Group], recipe: Recipe) -> Plan:
+def make_plan(
+    model: PreTrainedModel, groups: list[Group], recipe: Recipe, longest_prompt: int = 512
+) -> Plan:
     """Choose the collector and count bytes.
 
     Raises:
@@ -97,21 +100,23 @@ def make_plan(model: PreTrainedModel, groups: list[Group], recipe: Recipe) -> Pl
     one_layer = max(sum(g.hessian_bytes for g in groups if g.layer == i) for i in layers)
     widest = max(group.in_features for group in groups)
     hidden = recipe.tokens * model.config.get_text_config().hidden_size * item
+    slots = max(recipe.batch_size, staged_tokens(next(model.parameters()).device))
     decode = {
         "Hessians": hessians,
-        "staging": STAGED_TOKENS * sum(group.in_features for group in groups) * item,
+        "staging": 2 * slots * sum(group.in_features for group in groups) * item,
         "factor": 3 * 4 * widest**2,
     }
     replay = {"Hessians": one_layer, "hidden states": 2 * hidden, "factor": 3 * 4 * widest**2}
     if recipe.hessians:
         decode = {"Hessian": 4 * widest**2, "factor": 3 * 4 * widest**2}
     elif recipe.calibration == "rac":
-        decode["cache"] = replay["cache"] = cache_bytes(model, recipe)
+        decode["cache"] = replay["cache"] = cache_bytes(model, recipe, longest_prompt)
     free = free_memory(next(model.parameters()).device)
     plan = _choose(recipe, decode, replay, free)
     plan.memory["model"] = tensor_bytes(model)
     plan.disk = {"checkpoint": tensor_bytes(model), "traces": 16 * recipe.tokens}
-    plan.disk["state"] = hessians if plan.collector == "decode" else 2 * hidden
+    # the last snapshot and the finished Hessians, for a moment; hidden states, written aside
+    plan.disk["state"] = 2 * hessians if plan.collector == "decode" else 2 * hidden
     return plan
 
 

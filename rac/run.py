@@ -174,7 +174,8 @@ class Run:
         if recipe.hessians:
             reused_hessians(recipe).require(group.name for group in self.groups)
         self.dtypes = weight_dtypes(self.source, self.model.dtype)
-        self.plan = make_plan(self.model, self.groups, recipe)
+        longest = max(map(len, self.prompts), default=0)
+        self.plan = make_plan(self.model, self.groups, recipe, longest)
         require_disk(self.out, sum(self.plan.disk.values()))
         if not self.quiet:
             self.plan.print(recipe, self.groups, Console(stderr=True))
@@ -251,7 +252,7 @@ class Run:
             if recipe.calibration == "rac":
                 with collector.attached():
                     self.decode(self.model, collector)
-                collector.flush()
+                collector.finish()
             else:
                 pass_over(
                     self.model,

@@ -1,5 +1,6 @@
 """Kernels for pruning: tensors in, tensors out. Needs torch alone to be imported."""
 
+from rac_kernels.capture import CaptureBuffer
 from rac_kernels.factor import HessianFactor
 from rac_kernels.ops import (
     factor_hessian,
@@ -11,17 +12,27 @@ from rac_kernels.ops import (
     symmetrize_,
     wanda,
 )
+from rac_kernels.ops_capture import capture_, flush_, rmsnorm_capture, swiglu_capture
+from rac_kernels.ops_sample import nucleus_sample
 from rac_kernels.pattern import Pattern
+from rac_kernels.triangle import PackedTriangle
 
 __all__ = [
+    "CaptureBuffer",
     "HessianFactor",
+    "PackedTriangle",
     "Pattern",
+    "capture_",
     "factor_hessian",
+    "flush_",
     "hessian_accumulate_",
     "magnitude",
     "native_status",
+    "nucleus_sample",
+    "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
+    "swiglu_capture",
     "symmetrize_",
     "wanda",
 ]

@@ -1,12 +1,15 @@
 """The checks that ops.py makes: each error says op, expected, got, shapes."""
 
 import math
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
 
 from rac_kernels.pattern import Pattern
+
+if TYPE_CHECKING:
+    from rac_kernels.capture import CaptureBuffer
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -61,15 +64,17 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
 
 
 def check_hessian_accumulate(
-    op: str, hessian: Tensor, x: Tensor, row_weight: Tensor | None
+    op: str, features: int, hessian: Tensor, x: Tensor, row_weight: Tensor | None
 ) -> None:
-    """Refuse activations that do not fit H."""
-    check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+    """Refuse activations that do not fit H of ``features``, whose values are in ``hessian``."""
+    if hessian.is_meta:
+        refuse(op, "hessian with data", "a tensor on the meta device")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: expected a tensor for x, got {type(x).__name__}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
-    features = hessian.shape[0]
     if x.ndim == 0 or x.shape[-1] != features:
-        refuse(op, f"x [..., {features}] for H {list(hessian.shape)}", list(x.shape))
+        refuse(op, f"x [..., {features}] for H {[features, features]}", list(x.shape))
     if features > 1 and x.numel() and x.stride(-1) != 1:
         refuse(op, "x with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
     check_same_device(op, hessian=hessian, x=x)
@@ -77,6 +82,50 @@ def check_hessian_accumulate(
         if row_weight.shape != x.shape[:-1]:
             refuse(op, f"row_weight {list(x.shape[:-1])}", list(row_weight.shape))
         check_same_device(op, hessian=hessian, row_weight=row_weight)
+
+
+def check_rows(op: str, name: str, x: Tensor) -> None:
+    """Refuse what is not rows [..., D] of bf16, fp16 or fp32 with a unit last stride."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: expected a tensor for {name}, got {type(x).__name__}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected {name} in bf16, fp16 or fp32, got {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        refuse(op, f"{name} [..., D]", list(x.shape))
+    if x.shape[-1] > 1 and x.stride(-1) != 1 and x.numel():
+        refuse(op, f"{name} with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
+    if x.is_meta:
+        refuse(op, f"{name} with data", "a tensor on the meta device")
+
+
+def check_like(op: str, name: str, tensor: Tensor, x: Tensor, shape: torch.Size) -> None:
+    """Refuse a ``tensor`` without the dtype and device of ``x``, or not of ``shape``."""
+    if tensor.dtype != x.dtype:
+        raise TypeError(f"{op}: expected {name} in {x.dtype} as x, got {tensor.dtype}")
+    if tensor.shape != shape:
+        refuse(op, f"{name} {list(shape)} for x {list(x.shape)}", list(tensor.shape))
+    if tensor.device != x.device:
+        check_same_device(op, x=x, **{name: tensor})
+
+
+def check_capture(op: str, buffer: "CaptureBuffer", x: Tensor, active: Tensor | None) -> None:
+    """Refuse rows x [..., D] that the buffer cannot hold, and a mask that does not fit them."""
+    if x.dtype != buffer.dtype:
+        raise TypeError(f"{op}: expected x in {buffer.dtype} as the buffer, got {x.dtype}")
+    if x.shape[-1] != buffer.features:
+        refuse(op, f"x [..., {buffer.features}] for this buffer", list(x.shape))
+    if x.device != buffer.device:
+        check_same_device(op, x=x, buffer=buffer.rows)
+    if active is None:
+        return
+    if not isinstance(active, Tensor) or active.dtype != torch.bool:
+        got = active.dtype if isinstance(active, Tensor) else type(active).__name__
+        raise TypeError(f"{op}: expected active in bool, got {got}")
+    rows = x.numel() // buffer.features
+    if active.shape != (rows,) and active.shape != x.shape[:-1]:
+        refuse(op, f"active [{rows}] for x {list(x.shape)}", list(active.shape))
+    if active.device != x.device:
+        check_same_device(op, x=x, active=active)
 
 
 def check_factor_hessian(op: str, hessian: Tensor, damping: float, max_damping: float) -> None:

@@ -1,8 +1,11 @@
 """Which implementation runs: auto may choose, an explicit one never falls back."""
 
 import functools
+import importlib.util
 import logging
+import os
 
+import torch
 from torch import Tensor
 
 from rac_kernels import _native
@@ -16,18 +19,86 @@ IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
 NATIVE_MAX_M = 128
 
 
-def choose(op: str, impl: str, available: set[str], native: str | None = None) -> str:
-    """Name the implementation to run; ``native`` says why native cannot, None when it can."""
+def choose(
+    op: str,
+    impl: str,
+    available: set[str],
+    native: str | None = None,
+    *,
+    triton: str | None = None,
+    auto: tuple[str, ...] = ("native",),
+) -> str:
+    """Name the implementation to run.
+
+    Args:
+        op: for the message.
+        impl: what the caller asked for.
+        available: what this op has.
+        native: why native cannot run, None when it can.
+        triton: why Triton cannot, None when it can.
+        auto: what impl="auto" takes, the first that can run; the reference if none can.
+    """
     if impl not in IMPLEMENTATIONS:
         refuse(op, f"impl one of {', '.join(IMPLEMENTATIONS)}", repr(impl))
+    reasons = {"native": native, "triton": triton}
     if impl == "auto":
-        return "native" if "native" in available and native is None else "reference"
+        usable = (name for name in auto if name in available and reasons[name] is None)
+        return next(usable, "reference")
     if impl not in available:
         names = ", ".join(sorted(available))
         raise ValueError(f"{op}: impl={impl!r} does not exist for this op, which has {names}")
-    if impl == "native" and native is not None:
-        raise ValueError(f"{op}: impl='native' cannot run: {native}")
+    if reasons.get(impl) is not None:
+        raise ValueError(f"{op}: impl={impl!r} cannot run: {reasons[impl]}")
     return impl
+
+
+def triton_usable(tensor: Tensor) -> str | None:
+    """None when a Triton kernel can take ``tensor``, else why not; triton is not imported."""
+    device = tensor.device
+    if device.type == "cpu":
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            return "it runs on a GPU, and the tensor is on the CPU (TRITON_INTERPRET is not 1)"
+    elif device.type != "cuda" or torch.version.hip is not None:
+        return f"it runs on an NVIDIA GPU, and the tensor is on {device}"
+    elif torch.cuda.get_device_capability(device) < (8, 0):
+        return f"it needs compute capability 8.0, which {device} has not"
+    return None if _triton_installed() else "triton is not installed"
+
+
+@functools.cache
+def _triton_installed() -> bool:
+    try:
+        return importlib.util.find_spec("triton") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def triton_hessian(hessian: Tensor) -> str | None:
+    """None when the Triton rank-k update can write ``hessian``, its values, else why not."""
+    if hessian.numel() > 1 and hessian.stride(-1) != 1:
+        return f"it needs a hessian with a unit last stride, got strides {hessian.stride()}"
+    return triton_usable(hessian)
+
+
+def native_hessian(hessian: Tensor) -> str | None:
+    """None when the C++ rank-k update can write ``hessian``, its values, else why not."""
+    if hessian.device.type != "cpu":
+        return f"it runs on the CPU, and the tensor is on {hessian.device}"
+    matrix = hessian.ndim == 2 and hessian.numel() > 1
+    if matrix and (hessian.stride(1) != 1 or hessian.stride(0) < hessian.shape[1]):
+        return f"it needs a hessian with a unit last stride, got strides {hessian.stride()}"
+    return _missing("cpu")
+
+
+def auto_hessian(hessian: Tensor) -> tuple[str, ...]:
+    """Name what impl="auto" takes for ``hessian``, its values, the first that can run.
+
+    Without AVX2 the C++ kernel is no faster than the BLAS that the reference calls.
+    """
+    if hessian.is_cuda:
+        return ("triton",)
+    fast = _missing("cpu") is None and _native.instruction_set() != "baseline"
+    return ("native",) if fast else ()
 
 
 def native_block(tensor: Tensor) -> str | None:
@@ -35,6 +106,32 @@ def native_block(tensor: Tensor) -> str | None:
     if tensor.device.type != "cpu":
         return f"it runs on the CPU, and the tensor is on {tensor.device}"
     return _missing("cpu")
+
+
+def native_capture(x: Tensor) -> str | None:
+    """None when the C++ capture, a copy, can take ``x``, else why not."""
+    if not x.is_cpu:
+        return f"it runs on the CPU, and the tensor is on {x.device}"
+    return _missing("cpu")
+
+
+def native_producer(*inputs: Tensor) -> str | None:
+    """None when a C++ kernel that computes and captures can take ``inputs``, else why not."""
+    if inputs[0].dtype == torch.float16:
+        return "it takes float32 and bfloat16, not float16"
+    return needs_backward(*inputs) or native_capture(inputs[0])
+
+
+def triton_producer(*inputs: Tensor) -> str | None:
+    """None when a Triton kernel that computes and captures can take ``inputs``, else why not."""
+    return needs_backward(*inputs) or triton_usable(inputs[0])
+
+
+def needs_backward(*inputs: Tensor) -> str | None:
+    """Why a kernel without a backward cannot take ``inputs``, None when none is needed."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        return "it has no backward, and an input requires a gradient; use torch.no_grad()"
+    return None
 
 
 def native_mask(scores: Tensor, pattern: Pattern) -> str | None:

@@ -10,10 +10,12 @@ import types
 import torch
 from torch import Tensor
 
+from rac_kernels.capture import Ring
 from rac_kernels.pattern import Pattern
+from rac_kernels.triangle import PackedTriangle
 
 # What this file expects of the compiled modules; csrc/interface.h carries the same number.
-INTERFACE = 1
+INTERFACE = 2
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _REBUILD = "rebuild it with 'pip install --no-build-isolation -e .'"
@@ -78,6 +80,35 @@ def sparsegpt_block(
     )
 
 
+# Multiply-adds from which a second thread pays for being woken.
+_PARALLEL_MULTIPLY_ADDS = 1 << 21
+
+
+def hessian_accumulate_(
+    hessian: Tensor | PackedTriangle, x: Tensor, row_weight: Tensor | None
+) -> Tensor | PackedTriangle:
+    """Add ``sum_t w_t x_t x_t^T`` of x [T, D] on and below the diagonal of ``hessian``."""
+    packed = isinstance(hessian, PackedTriangle)
+    values = hessian.data if packed else hessian
+    rows, features = x.shape
+    if row_weight is not None:
+        row_weight = row_weight.float().contiguous()
+    small = rows * features**2 < 2 * _PARALLEL_MULTIPLY_ADDS
+    _load(CPU).hessian_accumulate(
+        hessian=values.data_ptr(),
+        stride_hessian=0 if packed else values.stride(0),
+        packed=packed,
+        x=x.data_ptr(),
+        stride_x=x.stride(0),
+        dtype=_DTYPES[x.dtype],
+        row_weight=0 if row_weight is None else row_weight.data_ptr(),
+        rows=rows,
+        features=features,
+        threads=1 if small else torch.get_num_threads(),
+    )
+    return hessian
+
+
 def select_mask(scores: Tensor, pattern: Pattern) -> Tensor:
     """Keep-mask of an n:m pattern for contiguous ``scores`` [R, C] on the CPU or a GPU."""
     keep = torch.empty_like(scores, dtype=torch.bool)
@@ -91,3 +122,85 @@ def select_mask(scores: Tensor, pattern: Pattern) -> Tensor:
         stream = torch.cuda.current_stream().cuda_stream
         _load(CUDA).select_mask(**addresses, **sizes, dtype=dtype, stream=stream)
     return keep
+
+
+# Elements from which a second thread pays for being woken.
+_PARALLEL = 1 << 18
+
+
+def _ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
+    """Addresses of rows, state and active, and the slots; zeros where nothing is captured."""
+    if ring is None:
+        return 0, 0, 0, 0
+    rows, state, active = ring
+    where = 0 if active is None else active.data_ptr()
+    return rows.data_ptr(), state.data_ptr(), rows.shape[1], where
+
+
+def capture_(x: Tensor, ring: Ring) -> None:
+    """Append the active rows of x [B, D] to the ring."""
+    size = x.element_size()
+    batch, features = x.shape
+    _load(CPU).capture(
+        x.data_ptr(), x.stride(0) * size, batch, features * size, *_ring_addresses(ring)
+    )
+
+
+def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
+    """RMSNorm of x [B, D], float32 or bf16, its output appended to the ring."""
+    batch, features = x.shape
+    y = x.new_empty(batch, features)
+    _load(CPU).rmsnorm_capture(
+        x.data_ptr(),
+        x.stride(0),
+        weight.data_ptr(),
+        y.data_ptr(),
+        batch,
+        features,
+        eps,
+        _DTYPES[x.dtype],
+        1 if batch * features < _PARALLEL else torch.get_num_threads(),
+        *_ring_addresses(ring),
+    )
+    return y
+
+
+def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
+    """silu(gate) * up of [B, D], float32 or bf16, appended to the ring."""
+    batch, features = gate.shape
+    y = gate.new_empty(batch, features)
+    _load(CPU).swiglu_capture(
+        gate.data_ptr(),
+        gate.stride(0),
+        up.data_ptr(),
+        up.stride(0),
+        y.data_ptr(),
+        batch,
+        features,
+        _DTYPES[gate.dtype],
+        1 if batch * features < _PARALLEL else torch.get_num_threads(),
+        *_ring_addresses(ring),
+    )
+    return y
+
+
+def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+    """One draw a row of logits [B, V] on the CPU; the reference's contract."""
+    if logits.dtype == torch.float16:
+        logits = logits.float()
+    batch, vocabulary = logits.shape
+    uniform = uniform.contiguous()
+    ids = torch.empty(batch, dtype=torch.long)
+    _load(CPU).nucleus_sample(
+        logits=logits.data_ptr(),
+        stride=logits.stride(0),
+        uniform=uniform.data_ptr(),
+        ids=ids.data_ptr(),
+        batch=batch,
+        vocabulary=vocabulary,
+        temperature=temperature,
+        top_p=top_p,
+        dtype=_DTYPES[logits.dtype],
+        threads=1 if logits.numel() < _PARALLEL else min(batch, torch.get_num_threads()),
+    )
+    return ids

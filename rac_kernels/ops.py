@@ -14,7 +14,14 @@ from rac_kernels._checks import (
     check_sparsegpt,
     refuse,
 )
-from rac_kernels._choice import choose, native_block, native_mask
+from rac_kernels._choice import (
+    auto_hessian,
+    choose,
+    native_block,
+    native_hessian,
+    native_mask,
+    triton_hessian,
+)
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import factor_hessian as reference_factor
@@ -23,6 +30,7 @@ from rac_kernels.reference import select_mask as reference_mask
 from rac_kernels.reference import sparsegpt as reference_sparsegpt
 from rac_kernels.reference import symmetrize as reference_symmetrize
 from rac_kernels.reference import wanda as reference_wanda
+from rac_kernels.triangle import PackedTriangle
 
 
 def native_status() -> dict[str, str]:
@@ -32,27 +40,54 @@ def native_status() -> dict[str, str]:
 
 
 def hessian_accumulate_(
-    hessian: Tensor, x: Tensor, *, row_weight: Tensor | None = None, impl: str = "auto"
-) -> Tensor:
+    hessian: Tensor | PackedTriangle,
+    x: Tensor,
+    *,
+    row_weight: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor | PackedTriangle:
     """Add ``sum_t w_t x_t x_t^T`` to the lower triangle of ``hessian`` and return it.
 
-    A plain sum, so partial sums of several batches, ranks or runs add exactly.
+    A plain sum, so partial sums of several batches, ranks or runs add exactly. All is float32: the
+    error of an entry is at most ``(T + 2) * 2**-23 * sum_t |w_t x_ti x_tj|``, and products of bf16
+    or fp16 values are exact, so that summing bf16 activations loses no more than summing float32
+    ones. The same tensors on the same machine give the same bits.
 
     Args:
-        hessian: float32 [D, D], updated in place; entries above the diagonal are unspecified.
+        hessian: float32 [D, D] or :class:`PackedTriangle`, updated in place; entries above the
+            diagonal are unspecified.
         x: bf16, fp16 or fp32 [..., D] with a unit last stride: T rows of in_features. T may be 0.
         row_weight: [...] or None, finite; a row of weight 0 adds nothing, even if not finite.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "triton" (a GPU, and auto's choice there), "native" (the CPU, and
+            auto's choice there).
 
     Raises:
         ValueError, TypeError: wrong shapes, dtypes, strides, devices or impl; H is untouched.
     """
     op = "hessian_accumulate_"
-    check_hessian_accumulate(op, hessian, x, row_weight)
-    choose(op, impl, {"reference"})
+    if isinstance(hessian, PackedTriangle):
+        features, values = hessian.features, hessian.data
+    else:
+        check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
+        features, values = hessian.shape[0], hessian
+    check_hessian_accumulate(op, features, values, x, row_weight)
+    chosen = choose(
+        op,
+        impl,
+        {"reference", "triton", "native"},
+        native_hessian(values),
+        triton=triton_hessian(values),
+        auto=auto_hessian(values),
+    )
     if row_weight is not None:
         row_weight = row_weight.reshape(-1)
     x = x.reshape(x.shape[:-1].numel(), x.shape[-1])
+    if chosen == "triton":
+        from rac_kernels._triton import hessian_accumulate as triton_kernel
+
+        return triton_kernel.hessian_accumulate_(hessian, x, row_weight)
+    if chosen == "native":
+        return _native.hessian_accumulate_(hessian, x, row_weight)
     return reference_hessian.hessian_accumulate_(hessian, x, row_weight)
 
 

@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Kernels run in Triton's interpreter; it must be known before the first @triton.jit decorates.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 

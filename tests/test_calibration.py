@@ -15,6 +15,7 @@ from rac.calibration import (
     from_traces,
 )
 from rac.engines import Generation, Sampling, Trace
+from rac.engines.fused import Fused
 from rac.errors import UserError
 from rac.models import linears, load_model
 
@@ -34,7 +35,7 @@ def decode(model, groups, budget=BUDGET, batch_size=3):
     with collector.attached():
         while not generation.done:
             traces += generation.step()
-    collector.flush()
+    collector.finish()
     return sorted(traces, key=lambda t: t.index), collector
 
 
@@ -67,7 +68,7 @@ def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
 def check_hessians(collector: HessianCollector, truth: dict[str, torch.Tensor]) -> None:
     for group in collector.groups:
         for name in group.linears:
-            assert relative_error(collector.hessians[group.name], truth[name]) <= 1e-5, name
+            assert relative_error(collector.hessian(group.name), truth[name]) <= 1e-5, name
 
 
 def replayed(model, groups, todo) -> list[HessianCollector]:
@@ -137,10 +138,14 @@ def test_a_layer_of_replay_sees_what_the_model_gives_it(source_of):
 
 def test_hooks_and_forwards_are_removed(source_of):
     model = load_model(source_of(), "cpu")
+    forwards = [vars(module).get("forward") for module in model.modules()]
     groups = find_groups(model)
     replayed(model, groups, list(batches([Sequence([5, 6, 7], 1)])))
+    decode(model, groups)
+    assert forwards == [vars(module).get("forward") for module in model.modules()]
+    assert not any(isinstance(f, Fused) and f.sink for f in forwards)
     for module in model.modules():
-        assert not module._forward_pre_hooks and "forward" not in vars(module)
+        assert not module._forward_pre_hooks and not module._forward_hooks
 
 
 def test_only_the_groups_asked_for_are_collected(source_of):

@@ -4,8 +4,8 @@ from numeric import EPS32, activations, hessian64, sum_bound
 
 from rac_kernels import hessian_accumulate_, symmetrize_
 
-# One row, one column, one off a column block (256) and below it, one off a token chunk (4096).
-SHAPES = [(1, 1), (1, 5), (3, 1), (100, 256), (100, 255), (64, 257), (300, 513), (4097, 33)]
+# One row, one column, on and one off a leaf of 128 columns, one off a chunk of 4096 tokens.
+SHAPES = [(1, 1), (1, 5), (3, 1), (100, 256), (100, 127), (64, 257), (300, 513), (4097, 33)]
 
 
 def assert_lower_within(hessian, truth, bound):

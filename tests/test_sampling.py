@@ -11,7 +11,7 @@ from rac.engines import Sampling, generate
 
 
 class FixedLogits(torch.nn.Module):
-    """A "model" that gives every token the same logits."""
+    """A "model" that gives every token the same logits, and keeps zeros in its cache."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
@@ -20,7 +20,9 @@ class FixedLogits(torch.nn.Module):
         text = SimpleNamespace(eos_token_id=None, max_position_embeddings=None)
         self.config = SimpleNamespace(get_text_config=lambda: text)
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids, attention_mask, past_key_values):
+        nothing = torch.zeros(len(input_ids), 1, input_ids.shape[1], 1)
+        past_key_values.update(nothing, nothing, 0)
         return SimpleNamespace(logits=self.logits.expand(len(input_ids), 1, -1))
 
 

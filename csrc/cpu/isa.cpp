@@ -12,7 +12,7 @@ Isa best_isa() {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return Isa::AVX512;
   }
-  if (__builtin_cpu_supports("avx2")) return Isa::AVX2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::AVX2;
 #endif
   return Isa::BASELINE;
 }

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rac.errors import UserError
 from rac.models import get_weight, layer_index, linears
+from rac_kernels import PackedTriangle
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Group:
 
     @property
     def hessian_bytes(self) -> int:
-        """Bytes of the group's float32 Hessian."""
-        return 4 * self.in_features**2
+        """Bytes of the group's Hessian, a packed float32 triangle."""
+        return 4 * PackedTriangle.numel(self.in_features)
 
 
 @contextmanager
@@ -44,6 +45,14 @@ def input_hooks(
             handle.remove()
 
 
+def not_finite(name: str) -> UserError:
+    """Say that the activations that enter `name` are not finite."""
+    return UserError(
+        f"the activations that enter {name} hold NaN or Inf; run the model in a wider dtype "
+        "(--dtype float32) or check the checkpoint"
+    )
+
+
 def check_finite(name: str, values: Tensor) -> None:
     """Refuse activations that are not finite.
 
@@ -51,10 +60,7 @@ def check_finite(name: str, values: Tensor) -> None:
         UserError: names the layer that they enter.
     """
     if not torch.isfinite(values).all():
-        raise UserError(
-            f"the activations that enter {name} hold NaN or Inf; run the model in a wider dtype "
-            "(--dtype float32) or check the checkpoint"
-        )
+        raise not_finite(name)
 
 
 @torch.inference_mode()

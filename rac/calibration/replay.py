@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from rac.calibration.capture import HessianCollector
 from rac.calibration.groups import Group
 from rac.calibration.sequences import Batch
-from rac.engines.inputs import model_inputs
+from rac.engines.inputs import call_model
 from rac.models import decoder_layers
 
 
@@ -45,7 +45,7 @@ def run_model(model: PreTrainedModel, batch: Batch) -> None:
     """One teacher-forced forward of `batch`, without the output head's logits."""
     device = next(model.parameters()).device
     mask = batch.real.long().to(device)
-    inputs = model_inputs(
+    call_model(
         model,
         input_ids=batch.ids.to(device),
         attention_mask=mask,
@@ -53,7 +53,6 @@ def run_model(model: PreTrainedModel, batch: Batch) -> None:
         use_cache=False,
         logits_to_keep=1,
     )
-    model(**inputs)
 
 
 class Replay:
@@ -100,7 +99,7 @@ class Replay:
         collector = HessianCollector(self.model, groups)
         with collector.attached():
             self._outputs = self._run_all(collector, progress)
-        collector.flush()
+        collector.finish()
         return collector
 
     def advance(self, rerun: bool) -> None:
@@ -112,10 +111,9 @@ class Replay:
 
 def observe_batch(collector: HessianCollector, batch: Batch) -> None:
     """Announce a teacher-forced batch, counting prompt and decode tokens apart."""
-    prompt_tokens = int((batch.real & batch.prompt).sum())
-    collector.observe(batch.real.to(collector.device), "decode")
-    collector.tokens["decode"] -= prompt_tokens
-    collector.tokens["prompt"] += prompt_tokens
+    prompt = int((batch.real & batch.prompt).sum())
+    decode = int(batch.real.sum()) - prompt
+    collector.forward(batch.real.to(collector.device), prompt=prompt, decode=decode)
 
 
 @torch.inference_mode()
@@ -129,4 +127,4 @@ def collect_in_one_pass(
             run_model(collector.model, batch)
             if progress is not None:
                 progress(int(batch.real.sum()))
-    collector.flush()
+    collector.finish()

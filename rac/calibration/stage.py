@@ -22,6 +22,7 @@ from rac.prompts import load_prompts, load_text
 from rac.recipe import CALIBRATION_FIELDS, Recipe, make_recipe, read_recipe
 from rac.snapshot import Snapshots
 from rac.traces import read_traces, write_traces
+from rac_kernels import PackedTriangle
 
 log = logging.getLogger("rac")
 
@@ -137,14 +138,17 @@ def pass_over(
                 advance(int(batch.real.sum()))
                 if snapshots.ready:
                     snapshots.take(batch=number)
-        collector.flush()
+        collector.finish()
 
 
 def save_hessians(path: Path, collector: HessianCollector) -> None:
-    """Write every Hessian [C, C] float32 and the token counts into one safetensors file."""
-    metadata = {"tokens": json.dumps(collector.tokens)}  # one key: safetensors shuffles several
+    """Write every Hessian, a packed triangle, and the counts into one safetensors file."""
+    sizes = {name: hessian.features for name, hessian in collector.hessians.items()}
+    counts = {"tokens": collector.tokens, "in_features": sizes}
+    metadata = {"rac": json.dumps(counts)}  # one key: safetensors shuffles several
+    tensors = {name: hessian.data.cpu() for name, hessian in collector.hessians.items()}
     with write_atomic(path) as temporary:
-        save_file({n: h.cpu() for n, h in collector.hessians.items()}, temporary, metadata)
+        save_file(tensors, temporary, metadata)
 
 
 class SavedHessians:
@@ -154,7 +158,9 @@ class SavedHessians:
         """Raises UserError where the file is missing or damaged."""
         try:
             self.file = safe_open(path, "pt")
-            self.tokens: dict[str, int] = json.loads(self.file.metadata()["tokens"])
+            counts = json.loads(self.file.metadata()["rac"])
+            self.tokens: dict[str, int] = counts["tokens"]
+            self.in_features: dict[str, int] = counts["in_features"]
         except Exception as error:
             raise UserError(f"cannot read the Hessians in {path}: {error}") from error
 
@@ -171,8 +177,9 @@ class SavedHessians:
                 )
 
     def get(self, name: str, device: torch.device) -> Tensor:
-        """One Hessian on `device`."""
-        return self.file.get_tensor(name).to(device)
+        """One Hessian [C, C] on `device`: its lower triangle, zeros above."""
+        data = self.file.get_tensor(name).to(device)
+        return PackedTriangle(data, self.in_features[name]).unpack()
 
 
 def reused_hessians(recipe: Recipe) -> SavedHessians:

@@ -1,98 +1,184 @@
-"""A key/value cache whose storage grows by doubling, so that a decode step copies nothing old."""
+"""A key/value cache of slots: a row a sequence, all rows on one timeline of columns.
 
+A row's tokens are the columns from its start on, so a 2D mask and position ids are all a model
+needs to know, whatever its attention. Storage stays where it is from step to step (a CUDA graph
+has its addresses in it) and is only moved when a row needs more columns than there are.
+"""
+
+from typing import Any
+
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+MIN_COLUMNS = 64
 
-class GrowingLayer(DynamicLayer):
-    """One layer's keys and values, [B, heads, columns, head_dim], views of larger buffers."""
 
-    buffers: tuple[Tensor, Tensor] | None = None
-    start = 0
+def cache_columns(longest: int) -> int:
+    """Columns for rows of at most `longest` tokens, with slack, so that moving them is rare."""
+    return longest + max(MIN_COLUMNS, longest // 8)
 
-    def _reserve(self, columns: int, like: tuple[Tensor, Tensor]) -> None:
-        """Make the buffers hold `columns` more columns, moving the used ones to the front."""
-        used = self.get_seq_length()
-        if self.buffers is not None and self.start + used + columns <= self.buffers[0].shape[-2]:
-            return
-        capacity = max(64, 2 * (used + columns))
-        new = tuple(t.new_zeros(*t.shape[:-2], capacity, t.shape[-1]) for t in like)
-        if used:
-            new[0][..., :used, :] = self.keys
-            new[1][..., :used, :] = self.values
-        self.buffers, self.start = (new[0], new[1]), 0
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values, [rows, heads, capacity, head_dim] each."""
+
+    def __init__(self, cache: "SlotCache") -> None:
+        super().__init__()
+        self.cache = cache
+        self.buffers: tuple[Tensor, Tensor] | None = None
+        self.is_compileable = cache.cursor is not None  # then masks are made without a host sync
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Append columns; returns all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        columns = key_states.shape[-2]
-        self._reserve(columns, (key_states, value_states))
+        """Write the column after the last one; returns what a step attends over."""
         assert self.buffers is not None
-        end = self.start + self.get_seq_length()
-        self.buffers[0][..., end : end + columns, :] = key_states
-        self.buffers[1][..., end : end + columns, :] = value_states
-        self._view(end + columns)
-        return self.keys, self.values
+        cache, new = self.cache, (key_states, value_states)
+        if cache.cursor is not None:
+            for buffer, states in zip(self.buffers, new, strict=True):
+                buffer.index_copy_(2, cache.cursor, states)
+            keys, values = (buffer[:, :, : cache.window] for buffer in self.buffers)
+            return keys, values
+        for buffer, states in zip(self.buffers, new, strict=True):
+            buffer[:, :, cache.end : cache.end + 1] = states
+        keys, values = (buffer[:, :, cache.start : cache.end + 1] for buffer in self.buffers)
+        return keys, values
 
-    def _view(self, end: int) -> None:
+    def get_seq_length(self) -> Any:
+        """Columns before the present one; on the device where a graph needs it there."""
+        cache = self.cache
+        return cache.end - cache.start if cache.cursor is None else cache.cursor[0]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many columns a mask covers, from column 0 of what `update` returns."""
+        cache = self.cache
+        used = cache.end - cache.start + query_length
+        return (used if cache.cursor is None else cache.window), 0
+
+    def move(self, rows: int, capacity: int, source: Any, old: slice, new: slice) -> None:
+        """Storage for `rows` x `capacity`, with columns `old` of row `source` at `new`."""
         assert self.buffers is not None
-        self.keys = self.buffers[0][..., self.start : end, :]
-        self.values = self.buffers[1][..., self.start : end, :]
+        moved = []
+        for buffer in self.buffers:
+            fresh = buffer.new_zeros(rows, buffer.shape[1], capacity, buffer.shape[3])
+            fresh[:, :, new] = buffer[source, :, old]
+            moved.append(fresh)
+        self.buffers = (moved[0], moved[1])
+
+
+class SlotCache(Cache):
+    """The decode cache. Columns [start, end) are in use.
+
+    With `static`, a step attends over columns [0, window) and writes where `cursor`, on the device,
+    points to, so that a recorded step can be replayed; without, over the columns in use.
+
+    Args:
+        prefilled: a cache whose rows are the first ones; its layers give shapes and dtypes.
+        longest: the most columns that one row may need.
+        static: see above.
+    """
+
+    def __init__(self, prefilled: Cache, longest: int, static: bool) -> None:
+        first = prefilled.layers[0].keys
+        self.cursor = torch.zeros(1, dtype=torch.long, device=first.device) if static else None
+        super().__init__(layers=[SlotLayer(self) for _ in prefilled.layers])
+        self.rows, self.start, self.end, self.window = first.shape[0], 0, first.shape[2], 0
+        self.limit = cache_columns(longest)
+        self.capacity = max(self.end, self.limit) if static else self._roomy(self.end)
+        self.moves = 0
+        for layer, new in zip(self.layers, prefilled.layers, strict=True):
+            layer.buffers = (new.keys, new.values)
+            layer.is_initialized = True
+            layer.move(self.rows, self.capacity, slice(None), slice(None), slice(0, self.end))
+
+    def _roomy(self, columns: int) -> int:
+        return max(columns, min(self.limit, max(MIN_COLUMNS, 2 * columns)))
+
+    @property
+    def used(self) -> int:
+        """Columns in use."""
+        return self.end - self.start
+
+    def open_step(self) -> None:
+        """Make room for one more column."""
+        if self.end == self.capacity:
+            self._arrange(0, self._roomy(self.used + 1))
+        if self.cursor is None:
+            return
+        if _window(self.used + 1) < _window(self.end + 1):
+            self._arrange(0, self.capacity)
+        self.window = min(_window(self.end + 1), self.capacity)
+        self.cursor.fill_(self.end)
+
+    def close_step(self) -> None:
+        """The column has been written."""
+        self.end += 1
+
+    def _arrange(self, start: int, capacity: int) -> None:
+        """Move the columns in use to `start`, into storage of `capacity` columns."""
+        old, new = slice(self.start, self.end), slice(start, start + self.used)
+        if capacity == self.capacity:
+            for layer in self.layers:
+                for buffer in layer.buffers:
+                    buffer[:, :, new] = buffer[:, :, old].clone()
+        else:
+            self._move(self.rows, capacity, slice(None), old, new)
+        self.start, self.end = new.start, new.stop
+
+    def _move(self, rows: int, capacity: int, source: Any, old: slice, new: slice) -> None:
+        for layer in self.layers:
+            layer.move(rows, capacity, source, old, new)
+        self.rows, self.capacity = rows, capacity
+        self.moves += 1
+
+    def place(self, prefilled: Cache, rows: Tensor) -> int:
+        """Write a prefilled cache into `rows`, aligned on the right; returns columns added left."""
+        columns = prefilled.layers[0].keys.shape[2]
+        missing = max(0, columns - self.used)
+        if missing > self.start:
+            fits = self.used + missing <= self.capacity
+            self._arrange(missing, self.capacity if fits else self._roomy(self.used + missing))
+        self.start -= missing
+        for layer, new in zip(self.layers, prefilled.layers, strict=True):
+            for buffer, states in zip(layer.buffers, (new.keys, new.values), strict=True):
+                buffer[rows, :, self.end - columns : self.end] = states
+        return missing
 
     def drop_left(self, columns: int) -> None:
         """Forget the oldest `columns` columns."""
-        end = self.start + self.get_seq_length()
         self.start += columns
-        self._view(end)
-
-    def pad_left(self, columns: int) -> None:
-        """Put `columns` zero columns before the oldest one."""
-        keys, values = self.keys, self.values
-        zeros = keys.new_zeros(*keys.shape[:-2], columns, keys.shape[-1])
-        zeros_v = values.new_zeros(*values.shape[:-2], columns, values.shape[-1])
-        self.buffers, self.start = None, 0
-        self.keys, self.values = keys[..., :0, :], values[..., :0, :]
-        self.update(zeros, zeros_v)
-        self.update(keys, values)
-
-    def write_rows(self, rows: Tensor, other: "GrowingLayer") -> None:
-        """Right-align `other`'s rows into `rows` of this layer; older columns keep stale values."""
-        columns = other.get_seq_length()
-        self.keys[rows, :, -columns:] = other.keys
-        self.values[rows, :, -columns:] = other.values
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Keep only `rows` of the batch."""
-        keys, values = self.keys[rows], self.values[rows]
-        self.buffers, self.start = None, 0
-        self.keys, self.values = keys[..., :0, :], values[..., :0, :]
-        self.update(keys, values)
+        """Make the batch of its present `rows`; a row may be named more than once."""
+        used = slice(self.start, self.end)
+        self._move(len(rows), self.capacity, rows, used, used)
 
-
-class GrowingCache(Cache):
-    """A transformers cache of `GrowingLayer`s; sliding-window layers keep every column too."""
-
-    def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=GrowingLayer)
-
-    def state_dict(self) -> dict:
-        """Buffers as they lie in memory, so that a restored cache computes the same bits."""
-        return {
-            "layers": [
-                {"buffers": list(x.buffers), "start": x.start, "columns": x.get_seq_length()}
-                for x in self.layers
-            ]
+    def state_dict(self) -> dict[str, Any]:
+        """The columns in use and where they lie, so that a restored cache computes the same."""
+        used = slice(self.start, self.end)
+        names = ("rows", "start", "end", "limit", "capacity")
+        return {name: getattr(self, name) for name in names} | {
+            "static": self.cursor is not None,
+            "layers": [[b[:, :, used].clone() for b in layer.buffers] for layer in self.layers],
         }
 
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` gave."""
-        self.layers = []
-        for saved in state["layers"]:
-            layer = GrowingLayer()
-            layer.lazy_initialization(*saved["buffers"])
-            layer.buffers, layer.start = tuple(saved["buffers"]), saved["start"]
-            layer._view(saved["start"] + saved["columns"])
-            self.layers.append(layer)
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> "SlotCache":
+        """The cache that `state_dict` described."""
+        prefilled = Cache(layers=[DynamicLayer() for _ in state["layers"]])
+        for layer, (keys, values) in zip(prefilled.layers, state["layers"], strict=True):
+            layer.keys, layer.values = keys.to(device), values.to(device)
+        cache = cls(prefilled, 0, state["static"])
+        old = slice(0, state["end"] - state["start"])
+        new = slice(state["start"], state["end"])
+        cache._move(state["rows"], state["capacity"], slice(None), old, new)
+        cache.start, cache.end, cache.limit = state["start"], state["end"], state["limit"]
+        return cache
+
+
+def _window(columns: int) -> int:
+    """`columns` rounded up to 2^k or 1.5 * 2^k: few sizes, so few graphs; at most 1.5x too many."""
+    size = MIN_COLUMNS
+    while size < columns:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size

@@ -22,10 +22,10 @@ def context_length(model: PreTrainedModel) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def model_inputs(model: PreTrainedModel, **inputs: Any) -> dict[str, Any]:
-    """Those of `inputs` that the model's own forward takes."""
+def call_model(model: PreTrainedModel, **inputs: Any) -> Any:
+    """The model's own forward, told those of `inputs` that it takes."""
     accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}
+    return model(**{name: value for name, value in inputs.items() if name in accepted})
 
 
 def left_pad(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ class PruningStage:
         solved = not groups or self._file(layer).exists()
         if not solved:
             collector = replay.collect(groups, advance)
-            self._solve_layer(layer, collector.hessians.__getitem__)
+            self._solve_layer(layer, collector.hessian)
         pruned = self.recipe.propagate == "pruned" and bool(groups)
         if pruned:
             for name, weight in self._load(layer).items():

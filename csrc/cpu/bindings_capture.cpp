@@ -1,0 +1,72 @@
+// The part of rac_kernels._C_cpu that fills staging rings; see bindings.cpp.
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "capture.h"
+
+namespace py = pybind11;
+
+namespace {
+
+Ring ring_at(uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
+  return Ring{reinterpret_cast<uint8_t*>(rows), reinterpret_cast<int32_t*>(state), slots,
+              reinterpret_cast<const uint8_t*>(active)};
+}
+
+void check(int64_t batch, int64_t features, int dtype) {
+  if (batch < 0 || features < 1 || dtype < 0 || dtype > 1) {
+    throw std::invalid_argument("capture: batch, features or dtype out of range");
+  }
+}
+
+void capture_at(uintptr_t x, int64_t stride_bytes, int64_t batch, int64_t row_bytes,
+                uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
+  check(batch, row_bytes, 0);
+  capture(ring_at(rows, state, slots, active), reinterpret_cast<const uint8_t*>(x), stride_bytes,
+          batch, row_bytes);
+}
+
+void rmsnorm_capture_at(uintptr_t x, int64_t stride_x, uintptr_t weight, uintptr_t y,
+                        int64_t batch, int64_t features, float eps, int dtype, int threads,
+                        uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
+  check(batch, features, dtype);
+  const RmsNorm job{reinterpret_cast<const void*>(x),
+                    stride_x,
+                    reinterpret_cast<const void*>(weight),
+                    reinterpret_cast<void*>(y),
+                    batch,
+                    features,
+                    eps,
+                    dtype,
+                    threads};
+  const py::gil_scoped_release release;
+  rmsnorm_capture(job, ring_at(rows, state, slots, active));
+}
+
+void swiglu_capture_at(uintptr_t gate, int64_t stride_gate, uintptr_t up, int64_t stride_up,
+                       uintptr_t y, int64_t batch, int64_t features, int dtype, int threads,
+                       uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
+  check(batch, features, dtype);
+  const Swiglu job{reinterpret_cast<const void*>(gate),
+                   stride_gate,
+                   reinterpret_cast<const void*>(up),
+                   stride_up,
+                   reinterpret_cast<void*>(y),
+                   batch,
+                   features,
+                   dtype,
+                   threads};
+  const py::gil_scoped_release release;
+  swiglu_capture(job, ring_at(rows, state, slots, active));
+}
+
+}  // namespace
+
+void bind_capture(py::module_& module) {
+  // By position, without keywords: these are called hundreds of times a decode step.
+  module.def("capture", &capture_at);
+  module.def("rmsnorm_capture", &rmsnorm_capture_at);
+  module.def("swiglu_capture", &swiglu_capture_at);
+}

@@ -1,0 +1,87 @@
+// L elements of a tensor as float32 lanes and back, rounded as torch rounds: nearest, ties to even.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "lanes.h"
+
+template <int L>
+struct Halves;
+template <>
+struct Halves<4> {
+  typedef uint16_t U16 __attribute__((vector_size(8)));
+  typedef uint32_t U32 __attribute__((vector_size(16)));
+};
+template <>
+struct Halves<8> {
+  typedef uint16_t U16 __attribute__((vector_size(16)));
+  typedef uint32_t U32 __attribute__((vector_size(32), aligned(32)));
+};
+template <>
+struct Halves<16> {
+  typedef uint16_t U16 __attribute__((vector_size(32), aligned(32)));
+  typedef uint32_t U32 __attribute__((vector_size(64), aligned(64)));
+};
+
+struct Float {
+  using Storage = float;
+
+  template <int L>
+  RAC_INLINE F32<L> load(const float* from) {
+    F32<L> value;
+    std::memcpy(&value, from, sizeof(value));
+    return value;
+  }
+  template <int L>
+  RAC_INLINE F32<L> round(F32<L> value) {
+    return value;
+  }
+  template <int L>
+  RAC_INLINE void store(float* to, F32<L> value) {
+    std::memcpy(to, &value, sizeof(value));
+  }
+};
+
+struct BFloat16 {
+  using Storage = uint16_t;
+
+  template <int L>
+  RAC_INLINE F32<L> load(const uint16_t* from) {
+    typename Halves<L>::U16 halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    const auto bits = __builtin_convertvector(halves, typename Halves<L>::U32) << 16;
+    return reinterpret_cast<F32<L>>(bits);
+  }
+  // The bits of the nearest bfloat16 in the upper half of each lane. A NaN made from bfloat16 values
+  // has a lower half of 0, so that it stays one.
+  template <int L>
+  RAC_INLINE typename Halves<L>::U32 nearest(F32<L> value) {
+    const auto bits = reinterpret_cast<typename Halves<L>::U32>(value);
+    return bits + 0x7fff + ((bits >> 16) & 1);
+  }
+  template <int L>
+  RAC_INLINE F32<L> round(F32<L> value) {
+    return reinterpret_cast<F32<L>>(nearest<L>(value) & 0xffff0000u);
+  }
+  template <int L>
+  RAC_INLINE void store(uint16_t* to, F32<L> value) {
+    const auto halves = __builtin_convertvector(nearest<L>(value) >> 16, typename Halves<L>::U16);
+    std::memcpy(to, &halves, sizeof(halves));
+  }
+};
+
+// The first `count` < L elements; the other lanes are 0.
+template <int L, typename T>
+RAC_INLINE F32<L> load_first(const typename T::Storage* from, int64_t count) {
+  typename T::Storage part[L] = {};
+  std::memcpy(part, from, count * sizeof(part[0]));
+  return T::template load<L>(part);
+}
+
+template <int L, typename T>
+RAC_INLINE void store_first(typename T::Storage* to, F32<L> value, int64_t count) {
+  typename T::Storage part[L];
+  T::template store<L>(part, value);
+  std::memcpy(to, part, count * sizeof(part[0]));
+}

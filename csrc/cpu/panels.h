@@ -1,0 +1,116 @@
+// Rows of X copied, as float32, into the order in which a matrix product reads them.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "elements.h"
+#include "kernels.h"
+#include "lanes.h"
+
+constexpr int64_t KC = 384;    // rows in a chunk
+constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of every width
+constexpr int64_t PANEL_BYTES = 4 << 20;  // panels of as many chunks as fit, but at least of one
+constexpr int64_t HUGE_PAGE = 2 << 20;
+
+// Widened exactly, as Float and BFloat16 are: subnormals, Inf and NaN too.
+struct Float16 {
+  using Storage = uint16_t;
+
+  template <int L>
+  RAC_INLINE F32<L> load(const uint16_t* from) {
+    using U32 = typename Halves<L>::U32;
+    typename Halves<L>::U16 halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    const U32 bits = __builtin_convertvector(halves, U32);
+    // exponent and fraction at their places in a float, whose exponent counts from 112 lower
+    const F32<L> magnitude = reinterpret_cast<F32<L>>((bits & 0x7fff) << 13) * 0x1p112f;
+    const U32 not_finite = reinterpret_cast<U32>((bits & 0x7c00) == 0x7c00) & 0x7f800000;
+    const U32 sign = (bits & 0x8000) << 16;
+    return reinterpret_cast<F32<L>>(reinterpret_cast<U32>(magnitude) | not_finite | sign);
+  }
+};
+
+// The rows of x that have a weight.
+struct Rows {
+  explicit Rows(const TriangleUpdate& job) {
+    for (int64_t t = 0; t < job.rows; ++t) {
+      if (job.row_weight && job.row_weight[t] == 0.0f) continue;
+      index.push_back(t);
+      weight.push_back(job.row_weight ? job.row_weight[t] : 1.0f);
+    }
+  }
+  int64_t size() const { return static_cast<int64_t>(index.size()); }
+  std::vector<int64_t> index;
+  std::vector<float> weight;
+};
+
+// Memory for the panels of `rows` rows, at most: max(4 MB, 3 KB * D), rounded up to 2 MB pages
+// where there are such, which cost far fewer page faults.
+struct Panels {
+  Panels(int64_t features, int64_t count) : padded((features + STRIP - 1) / STRIP * STRIP) {
+    const int64_t row_bytes = 2 * padded * static_cast<int64_t>(sizeof(float));
+    rows = std::min(count, std::max<int64_t>(PANEL_BYTES / (KC * row_bytes), 1) * KC);
+    const int64_t align = rows * row_bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
+    const int64_t bytes = (rows * row_bytes + align - 1) / align * align;
+    memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));
+    if (!memory_) throw std::bad_alloc();
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (align == HUGE_PAGE) madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // may be refused
+#endif
+    left = memory_.get();
+    right = left + rows * padded;
+  }
+  int64_t padded;  // features, up to whole strips
+  int64_t rows;    // packed at a time: whole chunks, or all there are
+  float *left, *right;  // [chunk][panel][row of the chunk][MR or NR]
+
+ private:
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<float[], Free> memory_;
+};
+
+// Panels of a strip of features for `depth` rows, `first` and after, of a chunk that begins
+// `offset` rows into the panels. GROUP rows at a time, so that a left panel is written in lines.
+template <int L, int MR, int NR, typename T>
+RAC_INLINE void pack_strip(const TriangleUpdate& job, const Rows& rows, int64_t first,
+                           int64_t depth, int64_t offset, int64_t strip, const Panels& panels) {
+  constexpr int64_t GROUP = 8;
+  static_assert(STRIP % MR == 0 && STRIP % NR == 0 && NR % L == 0);
+  using Storage = typename T::Storage;
+  const int64_t columns = std::min(STRIP, job.features - strip * STRIP);
+  float* left = panels.left + offset * panels.padded + strip * STRIP * depth;
+  float* right = panels.right + offset * panels.padded + strip * STRIP * depth;
+  alignas(64) float weighted[GROUP][STRIP];
+  Storage padded[STRIP] = {};
+  for (int64_t group = 0; group < depth; group += GROUP) {
+    const int64_t end = std::min(group + GROUP, depth);
+    for (int64_t k = group; k < end; ++k) {
+      const auto* x = static_cast<const Storage*>(job.x) + strip * STRIP +
+                      rows.index[first + k] * job.stride_x;
+      if (columns < STRIP) {
+        std::memcpy(padded, x, columns * sizeof(Storage));
+        x = padded;
+      }
+      const float weight = rows.weight[first + k];
+#pragma GCC unroll 24
+      for (int64_t c = 0; c < STRIP; c += L) {
+        const F32<L> value = T::template load<L>(x + c);
+        *reinterpret_cast<F32<L>*>(right + (c / NR * depth + k) * NR + c % NR) = value;
+        *reinterpret_cast<F32<L>*>(weighted[k - group] + c) = value * weight;
+      }
+    }
+    for (int64_t panel = 0; panel < STRIP / MR; ++panel) {
+      float* to = left + (panel * depth + group) * MR;
+      for (int64_t k = 0; k < end - group; ++k) {
+        std::memcpy(to + k * MR, weighted[k] + panel * MR, MR * sizeof(float));
+      }
+    }
+  }
+}

@@ -1,0 +1,127 @@
+"""One decode step on the device: last tokens in, next tokens out; a CUDA graph where there is one.
+
+A step has no host synchronisation and no address that changes, so on a GPU it is recorded the
+second time that its shapes come up and replayed from then on. The first time runs it eagerly,
+which also compiles and warms up whatever it calls. Elsewhere it always runs eagerly.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from rac.engines.base import Sampling
+from rac.engines.cache import SlotCache
+from rac.engines.inputs import call_model
+from rac.engines.sampling import sample
+
+
+class Observer(Protocol):
+    """Told what the next forward holds, so that it can take the activations on their way."""
+
+    def prefill(self, real: Tensor, tokens: int) -> None:
+        """A forward over prompts follows: `real` bool [B, T] marks its `tokens` real tokens."""
+
+    def open_step(self, rows: int, tokens: int) -> None:
+        """A decode step of `rows` rows follows, `tokens` of them counted; runs on the host."""
+
+    def step(self, active: Tensor) -> None:
+        """`active` bool [B] marks the counted rows; called inside the step, may be recorded."""
+
+
+class DecodeStep:
+    """Feeds every row its last token and samples the next."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        sampling: Sampling,
+        generator: torch.Generator,
+        observer: Observer | None,
+    ) -> None:
+        self.model, self.sampling = model, sampling
+        self.generator, self.observer = generator, observer
+        self.inputs = torch.zeros(0, dtype=torch.long, device=generator.device)
+        self.graphs: dict[tuple, tuple[Any, Tensor] | None] = {}
+        self.moves = -1
+
+    def __call__(
+        self, cache: SlotCache, ids: list[int], starts: list[int], counted: list[int]
+    ) -> list[int]:
+        """The next id of every row.
+
+        Args:
+            cache: gets one more column.
+            ids: the last token of each row; any id where a row is free.
+            starts: each row's first column, counted from the cache's first column in use.
+            counted: the rows that the observer is to see.
+        """
+        if self.observer is not None:
+            self.observer.open_step(len(ids), len(counted))
+        cache.open_step()
+        active = [0] * len(ids)
+        for row in counted:
+            active[row] = 1
+        offset = cache.start if cache.cursor is not None else 0
+        self._load([*ids, *(start + offset for start in starts), *active], cache)
+        sampled = self._graphed(cache) if cache.cursor is not None else self._run(cache)
+        cache.close_step()
+        return sampled.tolist()
+
+    def _load(self, values: list[int], cache: SlotCache) -> None:
+        """Put the host's values where the step reads them."""
+        if len(values) != self.inputs.numel() or cache.moves != self.moves:
+            self.inputs = self.inputs.new_zeros(len(values))
+            self.graphs.clear()
+            self.moves = cache.moves
+        self.inputs.copy_(torch.tensor(values))
+
+    def _run(self, cache: SlotCache) -> Tensor:
+        ids, starts, counted = self.inputs.view(3, -1)
+        if self.observer is not None:
+            self.observer.step(counted.bool())
+        if cache.cursor is None:
+            columns = torch.arange(cache.used + 1, device=ids.device)
+            mask = columns >= starts[:, None]
+            positions = cache.used - starts
+        else:
+            columns = torch.arange(cache.window, device=ids.device)
+            mask = (columns >= starts[:, None]) & (columns <= cache.cursor)
+            positions = cache.cursor - starts
+        logits = call_model(
+            self.model,
+            input_ids=ids[:, None],
+            attention_mask=mask.long(),
+            position_ids=positions[:, None].clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        return sample(logits, self.sampling, self.generator)
+
+    def _graphed(self, cache: SlotCache) -> Tensor:
+        """Eager at first sight of a window, recorded at the second, replayed afterwards."""
+        if cache.window not in self.graphs:
+            self.graphs[cache.window] = None
+            return self._run(cache)
+        if self.graphs[cache.window] is None:
+            recorded = record(lambda: self._run(cache), self.generator)
+            if recorded is None:
+                return self._run(cache)
+            self.graphs[cache.window] = recorded
+        graph, sampled = self.graphs[cache.window]
+        graph.replay()
+        return sampled
+
+
+def record(function: Callable[[], Tensor], generator: torch.Generator) -> tuple[Any, Tensor] | None:
+    """A CUDA graph of `function` and the tensor that it fills; None where there are no graphs."""
+    if generator.device.type != "cuda":
+        return None
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        result = function()
+    return graph, result

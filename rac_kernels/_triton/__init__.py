@@ -1,0 +1,1 @@
+"""Triton kernels and their launchers. Imported when first called: nothing else needs triton."""

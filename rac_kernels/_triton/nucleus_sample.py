@@ -1,0 +1,302 @@
+"""One draw a row from the nucleus of softmax(logits / temperature), without sorting the row.
+
+    statistics_kernel   maximum and sum of weights of every BLOCK_V logits
+    nucleus_kernel      a program a row: copies the ids that can belong, in their order, to a
+                        workspace, finds the last that belongs, draws
+
+At most CAPACITY ids have a probability above 1 / CAPACITY. Where those reach top_p, which is so
+unless a distribution is very broad, only they are copied and looked at again: two reads of the
+logits, which is the floor as the maximum has to be known first. [128, 152064] in fp32 is 78 MB: at
+4.3 TB/s 18 us a read. For a broad distribution the search runs over the logits: some 24 bits of a
+key, log2(5) of them a read, so about 14 reads in all. With top_p = 1 there are two.
+
+Ids rank by distance = float32(maximum - logit); distances are not negative, so they order as their
+bits do. Weights are exp2(-distance * log2(e) / temperature), relative error 2^-22 + 2^-24 |exponent|.
+Sums are float32, over trees and at most V / BLOCK terms a lane.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK_V = 4096  # logits of a step over the row
+BLOCK_N = 1024  # copied ids of a step
+WAYS_V, WAYS_N = 4, 16  # bounds tried at once in the search: [WAYS, BLOCK] are in registers
+CAPACITY = 16384  # ids copied to the workspace
+LOWEST = tl.constexpr(-87.0 * math.log2(math.e))  # exp2 of less counts as 0: not a normal float
+NEG_INF = tl.constexpr(-math.inf)
+FLOAT_MAX = tl.constexpr(3.4028234663852886e38)
+
+
+@triton.jit
+def weight_of(distance, scale):
+    """exp(-distance / temperature), scale = log2(e) / temperature; NaN for NaN."""
+    exponent = -distance * scale
+    return tl.where(exponent < LOWEST, 0.0, tl.exp2(exponent))
+
+
+@triton.jit
+def load_distance(source_ptr, offs, size, maximum):
+    """maximum - value in float32; +Inf past the end."""
+    values = tl.load(source_ptr + offs, mask=offs < size, other=NEG_INF)
+    return maximum - values.to(tl.float32)
+
+
+@triton.jit
+def statistics_kernel(
+    logits_ptr,  # [B, V], rows stride_b apart
+    maxima_ptr,  # fp32 [B, parts]
+    sums_ptr,  # fp32 [B, parts]: of weights relative to the part's maximum
+    vocabulary,
+    stride_b,
+    scale,
+    BLOCK_V: tl.constexpr,
+):
+    """Maximum and sum of weights of one part of a row."""
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    offs = part * BLOCK_V + tl.arange(0, BLOCK_V)
+    values = tl.load(logits_ptr + row * stride_b + offs, mask=offs < vocabulary, other=NEG_INF)
+    values = values.to(tl.float32)  # [BLOCK_V]
+    # Finite even if all are -Inf. NaN and +Inf make the sum NaN, whatever max makes of them.
+    maximum = tl.maximum(tl.max(values, 0), -FLOAT_MAX)
+    where = row * tl.num_programs(1) + part
+    tl.store(maxima_ptr + where, maximum)
+    tl.store(sums_ptr + where, tl.sum(weight_of(maximum - values, scale), 0))
+
+
+@triton.jit
+def collect_candidates(
+    logits_ptr, values_ptr, ids_ptr, size, maximum, scale, least, capacity, BLOCK: tl.constexpr
+):
+    """Copy logit - maximum and id where the weight is at least exp2(least): how many, their mass."""
+    count = 0
+    masses = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, size, BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        distance = load_distance(logits_ptr, offs, size, maximum)
+        chosen = -distance * scale >= least
+        place = count + tl.cumsum(chosen.to(tl.int32), 0) - 1
+        chosen = chosen & (place < capacity)
+        tl.store(values_ptr + place, -distance, mask=chosen)
+        tl.store(ids_ptr + place, offs, mask=chosen)
+        masses += tl.where(chosen, weight_of(distance, scale), 0.0)
+        count += tl.sum(chosen.to(tl.int32), 0)
+    tl.debug_barrier()  # what other threads stored is read from here on
+    return count, tl.sum(masses, 0)
+
+
+@triton.jit
+def find_last(
+    source_ptr, size, maximum, scale, target, low, high, WAYS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Key of the last distance that belongs: with it, the nearest ones weigh `target` or more.
+
+    Keys up to `low` weigh less, keys up to `high` enough; WAYS bounds between them are tried at
+    once. Masses of two bounds are sums in the same order, so they never cross by rounding.
+    """
+    while high - low > 1:
+        step = tl.maximum((high - low) // (WAYS + 1), 1)
+        bounds = tl.minimum(low + (tl.arange(0, WAYS) + 1) * step, high)  # [WAYS]
+        masses = tl.zeros((WAYS, BLOCK), tl.float32)
+        for start in range(0, size, BLOCK):
+            distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
+            key = distance.to(tl.int32, bitcast=True)
+            weight = weight_of(distance, scale)
+            masses += tl.where(key[None, :] <= bounds[:, None], weight[None, :], 0.0)
+        enough = tl.sum(masses, 1) >= target  # [WAYS]
+        high = tl.min(tl.where(enough, bounds, high), 0)
+        low = tl.max(tl.where(enough, low, tl.minimum(bounds, high - 1)), 0)
+    return high
+
+
+@triton.jit
+def weigh_up_to(source_ptr, size, maximum, scale, last, BLOCK: tl.constexpr):
+    """Mass of the keys below `last`, and how many are equal to it."""
+    masses = tl.zeros((BLOCK,), tl.float32)
+    equal = tl.zeros((BLOCK,), tl.int32)
+    for start in range(0, size, BLOCK):
+        distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
+        key = distance.to(tl.int32, bitcast=True)
+        masses += tl.where(key < last, weight_of(distance, scale), 0.0)
+        equal += (key == last).to(tl.int32)
+    return tl.sum(masses, 0), tl.sum(equal, 0)
+
+
+@triton.jit
+def draw(source_ptr, size, maximum, scale, target, last, ties, BLOCK: tl.constexpr):
+    """Position of the first that belongs and up to which those that do weigh more than `target`.
+
+    Those below the key `last` belong, and the first `ties` equal to it. Where rounding leaves the
+    target unreached: the last that belongs.
+    """
+    tie_weight = weight_of(last.to(tl.float32, bitcast=True), scale)
+    start = tl.full((), 0, tl.int32)
+    first, before, seen, found = start, start, start, start  # first: of the step with the draw
+    base = tl.full((), 0.0, tl.float32)
+    passed = base
+    while (start < size) & (found == 0):
+        distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
+        key = distance.to(tl.int32, bitcast=True)
+        taken = tl.minimum(tl.maximum(ties - seen, 0), tl.sum((key == last).to(tl.int32), 0))
+        mass = tl.sum(tl.where(key < last, weight_of(distance, scale), 0.0), 0)
+        mass += taken * tie_weight
+        first = tl.where(mass > 0, start, first)
+        base = tl.where(mass > 0, passed, base)
+        before = tl.where(mass > 0, seen, before)
+        passed += mass
+        seen += taken
+        found = (passed > target).to(tl.int32)
+        start += BLOCK
+
+    offs = tl.arange(0, BLOCK)
+    distance = load_distance(source_ptr, first + offs, size, maximum)
+    key = distance.to(tl.int32, bitcast=True)
+    rank = before + tl.cumsum((key == last).to(tl.int32), 0)
+    weight = weight_of(distance, scale)
+    belongs = ((key < last) | ((key == last) & (rank <= ties))) & (weight > 0)
+    cumulative = tl.cumsum(tl.where(belongs, weight, 0.0), 0)
+    passing = belongs & (cumulative > target - base)
+    nearest = tl.min(tl.where(passing, offs, BLOCK), 0)
+    furthest = tl.max(tl.where(belongs, offs, -1), 0)
+    return first + tl.where(nearest < BLOCK, nearest, furthest)
+
+
+@triton.jit
+def draw_nucleus(
+    source_ptr,
+    size,
+    maximum,
+    scale,
+    target,
+    low,
+    high,
+    uniform,
+    WAYS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Position of the draw among `size` values of a row."""
+    last = find_last(source_ptr, size, maximum, scale, target, low, high, WAYS, BLOCK)
+    mass, equal = weigh_up_to(source_ptr, size, maximum, scale, last, BLOCK)
+    tie_weight = weight_of(last.to(tl.float32, bitcast=True), scale)
+    # As many ties as reach the target, at least one: without one the mass was not enough.
+    wanted = tl.ceil(tl.minimum((target - mass) / tl.maximum(tie_weight, 1e-37), size * 1.0))
+    ties = tl.minimum(tl.maximum(wanted.to(tl.int32), 1), equal)
+    mass += ties * tie_weight
+    return draw(source_ptr, size, maximum, scale, uniform * mass, last, ties, BLOCK)
+
+
+@triton.jit
+def nucleus_kernel(
+    logits_ptr,  # [B, V], rows stride_b apart
+    uniform_ptr,  # fp32 [B], stride_u apart
+    maxima_ptr,  # fp32 [B, parts]
+    sums_ptr,  # fp32 [B, parts]
+    values_ptr,  # fp32 [B, capacity]: workspace
+    ids_ptr,  # int32 [B, capacity]: workspace
+    out_ptr,  # int64 [B]
+    vocabulary,
+    stride_b,
+    stride_u,
+    parts,
+    capacity,
+    scale,
+    top_p,
+    few,  # log2 of the least probability that is copied
+    broad,  # log2 of a probability that everything in the nucleus has
+    TRUNCATE: tl.constexpr,
+    PARTS: tl.constexpr,
+    WAYS_V: tl.constexpr,
+    WAYS_N: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Draw one id of a row; -1 where its weights have no sum."""
+    row = tl.program_id(0).to(tl.int64)
+    offs = tl.arange(0, PARTS)
+    maxima = tl.load(maxima_ptr + row * parts + offs, mask=offs < parts, other=-FLOAT_MAX)
+    sums = tl.load(sums_ptr + row * parts + offs, mask=offs < parts, other=0.0)  # [PARTS]
+    maximum = tl.max(maxima, 0)
+    total = tl.sum(sums * weight_of(maximum - maxima, scale), 0)
+    uniform = tl.load(uniform_ptr + row * stride_u)
+    logits_ptr += row * stride_b
+    values_ptr += row * capacity
+    ids_ptr += row * capacity
+    size = tl.to_tensor(vocabulary)
+    chosen = tl.full((), -1, tl.int32)
+    if total > 0:
+        if TRUNCATE:
+            target = top_p * total
+            least = few + tl.log2(total)
+            furthest = -tl.maximum(broad + tl.log2(total), LOWEST) / scale
+            high = tl.minimum(furthest, FLOAT_MAX).to(tl.int32, bitcast=True)
+            count, mass = collect_candidates(
+                logits_ptr, values_ptr, ids_ptr, size, maximum, scale, least, capacity, BLOCK_V
+            )
+            if mass >= target:
+                low = tl.full((), -1, tl.int32)
+                position = draw_nucleus(
+                    values_ptr, count, 0.0, scale, target, low, high, uniform, WAYS_N, BLOCK_N
+                )
+                chosen = tl.load(ids_ptr + position)
+            else:  # what is nearer than `nearer` has been weighed
+                nearer = tl.minimum(-least / scale * 0.9999, FLOAT_MAX)
+                low = tl.where(least < 0, nearer.to(tl.int32, bitcast=True), -1)
+                chosen = draw_nucleus(
+                    logits_ptr, size, maximum, scale, target, low, high, uniform, WAYS_V, BLOCK_V
+                )
+        else:
+            everything = tl.full((), 0x7F800000, tl.int32)  # the key of +Inf
+            none = tl.full((), 0, tl.int32)
+            chosen = draw(
+                logits_ptr, size, maximum, scale, uniform * total, everything, none, BLOCK_V
+            )
+    tl.store(out_ptr + row, chosen.to(tl.int64))
+
+
+def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+    """One draw a row of logits [B, V]; the reference's contract. Safe inside a CUDA graph."""
+    batch, vocabulary = logits.shape
+    chosen = torch.empty(batch, dtype=torch.long, device=logits.device)
+    if batch == 0:
+        return chosen
+    scale = max(math.log2(math.e) / temperature, torch.finfo(torch.float32).tiny)
+    parts, capacity = triton.cdiv(vocabulary, BLOCK_V), min(CAPACITY, vocabulary)
+    maxima, sums = logits.new_empty(2, batch, parts, dtype=torch.float32)
+    values = logits.new_empty(batch, capacity, dtype=torch.float32)
+    ids = logits.new_empty(batch, capacity, dtype=torch.int32)
+    # Ids less likely than (1 - top_p) / V together weigh less than 1 - top_p.
+    broad = math.log2(max(1 - top_p, 2**-30) / vocabulary) - 1e-3
+    few = broad if vocabulary <= CAPACITY else max(broad, 1e-4 - math.log2(CAPACITY))
+    with torch.cuda.device_of(logits):
+        statistics_kernel[(batch, parts)](
+            logits, maxima, sums, vocabulary, logits.stride(0), scale, BLOCK_V=BLOCK_V, num_warps=8
+        )
+        nucleus_kernel[(batch,)](
+            logits,
+            uniform,
+            maxima,
+            sums,
+            values,
+            ids,
+            chosen,
+            vocabulary,
+            logits.stride(0),
+            uniform.stride(0),
+            parts,
+            capacity,
+            scale,
+            top_p,
+            few,
+            broad,
+            TRUNCATE=top_p < 1,
+            PARTS=triton.next_power_of_2(parts),
+            WAYS_V=WAYS_V,
+            WAYS_N=WAYS_N,
+            BLOCK_V=BLOCK_V,
+            BLOCK_N=BLOCK_N,
+            num_warps=16,
+        )
+    return chosen

@@ -1,0 +1,135 @@
+"""Tile shapes by compute capability and shape; usable without a GPU and without Triton.
+
+The lists are short, their first entry is the default and the others are what to try on a GPU. They
+change how fast a result is had and the order of its sums, never what it means.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+INTERPRETER_PROGRAMS = 4
+
+
+@dataclass(frozen=True)
+class HessianConfig:
+    """How the rank-k update is tiled.
+
+    Attributes:
+        block_i: rows of a tile of H; divides 128, so that a tile is within one packed block row.
+        block_j: columns of a tile of H; a multiple or a divisor of block_i.
+        block_t: tokens per step.
+        num_warps: per program.
+        num_stages: steps whose loads are in flight.
+        programs_per_sm: of the persistent grid.
+        group: block rows walked together, so that x is read from the L2 cache.
+        segment: tokens that one accumulator takes at most: tensor cores round towards zero.
+        precision: of the product of float32 operands (weighted rows are float32); see
+            triton.language.dot. bf16x6 keeps all 24 bits of both.
+        tma: load bf16 and fp16 rows by the copy engine (sm_90), where nothing masks them.
+    """
+
+    block_i: int
+    block_j: int
+    block_t: int
+    num_warps: int
+    num_stages: int
+    programs_per_sm: int = 1
+    group: int = 8
+    segment: int = 16384
+    precision: str = "bf16x6"
+    tma: bool = False
+
+    def count_tiles(self, features: int) -> int:
+        """Tiles of the lower triangle of H [D, D], in whole squares of the longer side."""
+        side = max(self.block_i, self.block_j)
+        squares = -(-features // side)
+        return squares * (squares + 1) // 2 * (side // self.block_i) * (side // self.block_j)
+
+
+# (capability, class of shape) -> configurations. "wide" and "narrow" take bf16 and fp16, "float32"
+# also weighted rows, "odd" all whose rows are not aligned to 16 bytes.
+HESSIAN = {
+    (90, "wide"): (
+        HessianConfig(128, 256, 64, num_warps=8, num_stages=4),
+        HessianConfig(128, 256, 64, num_warps=8, num_stages=4, tma=True),
+        HessianConfig(128, 128, 64, num_warps=4, num_stages=3, programs_per_sm=2, group=12),
+    ),
+    (90, "narrow"): (
+        HessianConfig(128, 128, 64, num_warps=4, num_stages=3, programs_per_sm=2, group=12),
+        HessianConfig(128, 128, 64, num_warps=8, num_stages=4, tma=True),
+    ),
+    (90, "float32"): (
+        HessianConfig(128, 128, 32, num_warps=8, num_stages=3, segment=1024),
+        HessianConfig(128, 128, 32, num_warps=8, num_stages=3, segment=1024, precision="ieee"),
+    ),
+    (80, "wide"): (
+        HessianConfig(128, 128, 32, num_warps=8, num_stages=4),
+        HessianConfig(128, 128, 64, num_warps=8, num_stages=3),
+    ),
+    (80, "float32"): (HessianConfig(128, 128, 16, num_warps=8, num_stages=3, segment=1024),),
+    (90, "odd"): (HessianConfig(64, 64, 32, num_warps=4, num_stages=3, segment=1024),),
+}
+HESSIAN[80, "narrow"] = HESSIAN[80, "wide"]
+HESSIAN[80, "odd"] = HESSIAN[90, "odd"]
+# A tile of 128 x 256 wastes 128 D on the diagonal, and too few of them keep no GPU busy.
+NARROW = 3072
+
+
+def capability(device: torch.device) -> int:
+    """Compute capability whose lists fit ``device``: 90 for Hopper, 80 for all else."""
+    if device.type != "cuda":
+        return 90
+    return 90 if torch.cuda.get_device_capability(device)[0] == 9 else 80
+
+
+def pick_hessian(
+    features: int, dtype: torch.dtype, weighted: bool, aligned: bool, device: torch.device
+) -> HessianConfig:
+    """Choose the default for D = ``features``, the dtype of x and what is known of its rows."""
+    kind = "narrow" if features < NARROW else "wide"
+    if weighted or dtype == torch.float32:
+        kind = "float32"
+    return HESSIAN[capability(device), kind if aligned else "odd"][0]
+
+
+def count_programs(device: torch.device, per_sm: int) -> int:
+    """Programs of a persistent grid."""
+    if device.type != "cuda":
+        return INTERPRETER_PROGRAMS
+    return per_sm * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+# What a unit of work costs beside its tokens, in tokens' time of a 128 x 256 tile on an H200
+# (11 ns): starting and writing a tile, the same for a part of a split tile, and reading one part
+# back. Estimates from bytes over bandwidth.
+WHOLE_TOKENS, PART_TOKENS, REDUCE_TOKENS = 250, 400, 100
+MAX_SPLITS = 64
+MAX_PARTS = 8  # parts in the workspace, per program
+
+
+def plan_splits(tiles: int, tokens: int, programs: int) -> tuple[int, int]:
+    """Which tiles to split over the tokens, so that all programs end together.
+
+    Of 420 equal tiles 132 programs do 3 each, and then 24 do a fourth while 108 wait. Cutting the
+    last 24 in 5 ends at 3.2 tiles' time. Tiles that are not split come in whole rounds.
+
+    Args:
+        tiles: equal ones.
+        tokens: that each tile sums over.
+        programs: that run at the same time.
+
+    Returns:
+        How many tiles to split and into how many parts; (0, 1) if none.
+    """
+    whole = tokens + WHOLE_TOKENS
+    best = (math.ceil(tiles / programs) * whole, 0, 1)
+    for rounds in range(max(0, tiles // programs - 2), tiles // programs + 1):
+        split = tiles - rounds * programs
+        most = min(MAX_SPLITS, MAX_PARTS * programs // max(split, 1))
+        for parts in range(2, most + 1 if split else 0):
+            part = math.ceil(tokens / parts) + PART_TOKENS
+            last = math.ceil(split * parts / programs) * part + parts * REDUCE_TOKENS
+            best = min(best, (rounds * whole + last, split, parts))
+    return best[1:]

@@ -1,0 +1,34 @@
+"""Every Triton kernel compiles for sm_80 and sm_90 without a GPU, spills nothing, and fits."""
+
+import pytest
+from aot import SHARED_LIMIT, Case, all_cases, compile_all
+
+pytest.importorskip("triton", reason="triton is not installed")
+CASES = {case.name: case for case in all_cases()}
+
+
+@pytest.fixture(scope="session")
+def compiled(request):
+    """All the cases that were selected, compiled in one process."""
+    chosen = {i.callspec.params["name"] for i in request.session.items if "compiled" in _needs(i)}
+    return compile_all([CASES[name] for name in CASES if name in chosen])
+
+
+def _needs(item) -> tuple[str, ...]:
+    return getattr(item, "fixturenames", ())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_kernel_compiles_without_spills(compiled, name):
+    case, result = CASES[name], compiled[name]
+    assert not result.error, result.error
+    assert result.spills == 0 and result.stack == 0, result
+    assert result.shared <= SHARED_LIMIT[case.capability], result
+    if case.tensor_cores is not None:
+        instruction = result.wgmma if case.capability >= 90 else result.mma
+        assert instruction == case.tensor_cores, result
+
+
+def test_a_kernel_that_does_not_compile_is_reported():
+    case = Case("rac_kernels._triton.hessian_accumulate:no_such_kernel", {}, {})
+    assert "no_such_kernel" in compile_all([case])[case.name].error

@@ -1,0 +1,312 @@
+"""Draws against float64, and against the probabilities that a fine grid of draws must reproduce."""
+
+import importlib
+
+import pytest
+import torch
+from numeric import native
+from torch import Tensor
+from triton_interpreter import DEVICE, needs_triton
+
+from rac_kernels import _native, nucleus_sample
+
+LARGEST_UNIFORM = 1 - 2**-24
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+# impl and the device it is tested on.
+implementation = pytest.mark.parametrize(
+    ("impl", "device"),
+    [
+        ("reference", "cpu"),
+        pytest.param("native", "cpu", marks=native),
+        pytest.param("triton", DEVICE, marks=needs_triton),
+    ],
+)
+
+
+def random_logits(batch, vocabulary, spread=3.0, seed=0) -> Tensor:
+    return spread * torch.randn(batch, vocabulary, generator=torch.Generator().manual_seed(seed))
+
+
+def grid(size: int) -> Tensor:
+    """The middles of `size` equal parts of [0, 1)."""
+    return (torch.arange(size) + 0.5) / size
+
+
+class Truth:
+    """Weights, nucleus and cumulative sums of rows in float64; the order is that of a sort."""
+
+    def __init__(self, logits: Tensor, temperature: float, top_p: float) -> None:
+        distance = logits.float() - logits.float().amax(-1, keepdim=True)
+        self.weight = (distance.double() / temperature).exp()
+        self.weight[distance.double() / temperature < -87] = 0
+        self.total = self.weight.sum(-1, keepdim=True)
+        order = distance.sort(dim=-1, descending=True, stable=True).indices
+        ordered = self.weight.gather(-1, order)
+        before = torch.empty_like(ordered).scatter_(-1, order, ordered.cumsum(-1) - ordered)
+        self.before = before / self.total  # share of the ids that rank higher
+        self.top_p = top_p
+
+    def nucleus(self, slack: float = 0.0) -> Tensor:
+        reached = self.before >= self.top_p * (1 + slack)
+        return (self.weight > 0) & (~reached if self.top_p < 1 else True)
+
+    def probabilities(self) -> Tensor:
+        kept = self.weight * self.nucleus()
+        return kept / kept.sum(-1, keepdim=True)
+
+    def assert_allows(self, ids: Tensor, uniform: Tensor, slack: float = 1e-5) -> None:
+        """Every id is in the nucleus of a top_p within `slack`, and the one that uniform meets."""
+        ids, uniform = ids.cpu()[:, None], uniform.double().cpu()[:, None]
+        assert ids.dtype == torch.long and bool(((ids >= 0) & (ids < self.weight.shape[1])).all())
+        assert bool(self.nucleus(slack).gather(-1, ids).all()), "outside of the nucleus"
+        probabilities = self.probabilities()
+        unsure = self.weight * (self.nucleus(slack) != self.nucleus(-slack)) / self.total
+        slack = slack + unsure.sum(-1, keepdim=True) / self.top_p
+        end = probabilities.cumsum(-1).gather(-1, ids)
+        start = end - probabilities.gather(-1, ids)
+        assert bool((start - slack <= uniform).all() and (uniform <= end + slack).all())
+
+
+def check(impl, device, logits, *, temperature=1.0, top_p=1.0, uniform=None, slack=1e-5):
+    if uniform is None:
+        uniform = torch.rand(len(logits), generator=torch.Generator().manual_seed(9))
+    ids = nucleus_sample(
+        logits.to(device), uniform.to(device), temperature=temperature, top_p=top_p, impl=impl
+    )
+    assert ids.device.type == torch.device(device).type
+    Truth(logits, temperature, top_p).assert_allows(ids, uniform, slack)
+    return ids.cpu()
+
+
+# One id; off and on a block of 256, 1024 and 4096; several blocks.
+@implementation
+@pytest.mark.parametrize("vocabulary", [1, 2, 5, 255, 256, 257, 1500, 4096, 9001])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 0.95), (1.7, 0.5)])
+def test_equals_float64(impl, device, vocabulary, temperature, top_p):
+    logits = random_logits(12, vocabulary, seed=vocabulary)
+    check(impl, device, logits, temperature=temperature, top_p=top_p)
+
+
+@implementation
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_half_precision(impl, device, dtype, top_p):
+    logits = random_logits(20, 3000).to(dtype)  # bf16: hundreds of ids have equal logits
+    check(impl, device, logits, temperature=0.8, top_p=top_p)
+
+
+@implementation
+@pytest.mark.parametrize("temperature", [1e-3, 100.0, 1e-30, 1e30])
+@pytest.mark.parametrize("top_p", [1.0, 0.95, 1e-6, 1 - 1e-6])
+def test_extremes(impl, device, temperature, top_p):
+    ids = check(impl, device, random_logits(8, 700), temperature=temperature, top_p=top_p)
+    if temperature <= 1e-3 or top_p == 1e-6:
+        assert torch.equal(ids, random_logits(8, 700).argmax(-1))
+
+
+@implementation
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_a_grid_of_draws_reproduces_the_probabilities(impl, device, temperature, top_p):
+    draws, logits = 2000, random_logits(1, 40)
+    rows = logits.expand(draws, -1)  # row stride 0
+    ids = check(
+        impl, device, rows, temperature=temperature, top_p=top_p, uniform=grid(draws), slack=1e-6
+    )
+    assert bool((ids.diff() >= 0).all()), "not in the order of ids"
+    expected = draws * Truth(logits, temperature, top_p).probabilities()[0]
+    counts = torch.bincount(ids, minlength=40)
+    # A range of the grid of length x holds floor(x) or ceil(x) points.
+    assert bool(((counts - expected).abs() < 1 + 1e-3).all())
+    assert bool((counts[expected == 0] == 0).all())
+
+
+@implementation
+def test_nucleus_is_the_smallest_set_that_reaches_top_p(impl, device):
+    """Probabilities 1/8, 1/2, 1/8, 1/4."""
+    logits = torch.tensor([[0.125, 0.5, 0.125, 0.25]]).log().expand(400, -1)
+    for top_p, ids in ((0.499, {1}), (0.501, {1, 3}), (0.751, {0, 1, 3}), (0.876, {0, 1, 2, 3})):
+        uniform = grid(400).to(device)
+        drawn = nucleus_sample(logits.to(device), uniform, top_p=top_p, impl=impl)
+        assert set(drawn.tolist()) == ids, top_p
+
+
+@implementation
+@pytest.mark.parametrize("vocabulary", [8, 6000])
+def test_ties_at_the_border_go_to_the_lowest_ids(impl, device, vocabulary):
+    """All equal: half of the mass is the first half of the ids."""
+    logits = torch.full((1001, vocabulary), -3.0, device=device)
+    uniform = grid(1001).to(device)
+    ids = nucleus_sample(logits, uniform, top_p=0.5 - 0.1 / vocabulary, impl=impl)
+    expected = (grid(1001).double() * (vocabulary // 2)).floor().long()
+    assert bool(((ids.cpu() - expected).abs() <= 1e-6 * vocabulary).all())
+    assert int(ids.min()) == 0 and int(ids.max()) <= vocabulary // 2 - 1
+
+
+@implementation
+def test_ties_below_a_likelier_id(impl, device):
+    """Weights 1, 4, 1, 1, 1 and top_p of 6 of 8: ids 0, 1 and 2."""
+    logits = torch.tensor([[1.0, 4, 1, 1, 1]]).log().expand(600, -1).to(device)
+    ids = nucleus_sample(logits, grid(600).to(device), top_p=0.74, impl=impl)
+    assert torch.bincount(ids, minlength=5).tolist() == [100, 400, 100, 0, 0]
+
+
+@implementation
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_both_ends_of_uniform(impl, device, top_p):
+    logits = random_logits(30, 2500)
+    logits[:, ::3] = -torch.inf
+    ends = torch.tensor([0.0, LARGEST_UNIFORM]).repeat(15)
+    ids = check(impl, device, logits, top_p=top_p, uniform=ends)
+    nucleus = Truth(logits, 1.0, top_p).nucleus().long()
+    assert torch.equal(ids[::2], nucleus.argmax(-1)[::2])
+    last = 2499 - nucleus.flip(-1).argmax(-1)
+    assert bool((ids[1::2] <= last[1::2]).all())
+
+
+@implementation
+def test_one_hot_rows(impl, device):
+    logits = torch.full((6, 300), -torch.inf, device=device)
+    hot = torch.tensor([0, 1, 17, 255, 256, 299], device=device)
+    logits[torch.arange(6), hot] = torch.tensor([0.0, 5, -5, 3e38, -3e38, 1], device=device)
+    for uniform in (0.0, 0.3, LARGEST_UNIFORM):
+        for top_p in (1.0, 0.5):
+            share = torch.full((6,), uniform, device=device)
+            assert torch.equal(nucleus_sample(logits, share, top_p=top_p, impl=impl), hot)
+
+
+@implementation
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_rows_without_a_distribution_give_minus_one(impl, device, top_p):
+    logits = random_logits(6, 500)
+    logits[0, 499], logits[1, 0], logits[3, 7] = torch.nan, torch.inf, -torch.inf
+    logits[4] = -torch.inf
+    logits[5] = torch.nan
+    ids = nucleus_sample(logits.to(device), torch.full((6,), 0.5, device=device), top_p=top_p)
+    given = nucleus_sample(
+        logits.to(device), torch.full((6,), 0.5, device=device), top_p=top_p, impl=impl
+    )
+    assert torch.equal(ids, given)
+    assert given.tolist()[:2] == [-1, -1] and given.tolist()[4:] == [-1, -1]
+    assert int(given[2:4].min()) >= 0
+
+
+@implementation
+def test_no_rows_and_rows_of_a_larger_tensor(impl, device):
+    none = nucleus_sample(torch.empty(0, 7, device=device), torch.empty(0, device=device))
+    assert none.shape == (0,) and none.dtype == torch.long
+    wide = random_logits(10, 900)
+    rows, uniform = wide[::2, 100:800], grid(10)[::2]
+    before = wide.clone()
+    ids = nucleus_sample(rows.to(device), uniform.to(device), top_p=0.9, impl=impl)
+    whole = nucleus_sample(
+        rows.contiguous().to(device), uniform.clone().to(device), top_p=0.9, impl=impl
+    )
+    assert torch.equal(ids, whole) and torch.equal(wide, before)
+    if device == "cpu":
+        assert torch.equal(nucleus_sample(rows, uniform, top_p=0.9, impl=impl), whole)
+
+
+@needs_triton
+@pytest.mark.parametrize("spread", [0.1, 3.0])
+@pytest.mark.parametrize("capacity", [16, 64])
+def test_triton_searches_the_row_where_candidates_are_too_many(monkeypatch, spread, capacity):
+    module = importlib.import_module("rac_kernels._triton.nucleus_sample")
+    monkeypatch.setattr(module, "CAPACITY", capacity)
+    monkeypatch.setattr(module, "BLOCK_V", 512)
+    logits = random_logits(12, 1300, spread)
+    logits[6:] = logits[6:].round(decimals=1)  # ties
+    check("triton", DEVICE, logits, top_p=0.93)
+
+
+@native
+@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_instruction_set_gives_the_same_ids(name, dtype):
+    module = _native._load(_native.CPU)
+    logits, uniform = random_logits(200, 777).to(dtype), grid(200)
+
+    def draw():
+        return [
+            nucleus_sample(logits, uniform, temperature=0.7, top_p=p, impl="native")
+            for p in (1.0, 0.95)
+        ]
+
+    expected = draw()
+    try:
+        module.use_instruction_set(name)
+        found = draw()
+    except ValueError as error:
+        pytest.skip(str(error))
+    finally:
+        module.use_instruction_set("best")
+    assert all(map(torch.equal, expected, found))
+
+
+@native
+def test_threads_change_nothing():
+    logits, uniform = random_logits(40, 7000), grid(40)
+    one = nucleus_sample(logits, uniform, top_p=0.95, impl="native")
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(nucleus_sample(logits, uniform, top_p=0.95, impl="native"), one)
+    finally:
+        torch.set_num_threads(1)
+
+
+BAD = {
+    "expected logits with 2 dimensions, got [4]": {"logits": torch.zeros(4)},
+    "expected logits in float32, bfloat16, float16": {"logits": torch.zeros(2, 4).double()},
+    "expected logits of at least one id, got [2, 0]": {"logits": torch.zeros(2, 0)},
+    "expected logits with a unit last stride": {"logits": torch.zeros(4, 2).mT},
+    "expected uniform [2] for logits [2, 4], got [3]": {"uniform": torch.zeros(3)},
+    "expected uniform in float32, got torch.float64": {"uniform": torch.zeros(2).double()},
+    "expected all tensors on one device": {"uniform": torch.zeros(2, device="meta")},
+    "expected a temperature above 0, a normal float32, got 0": {"temperature": 0},
+    "expected a temperature above 0, a normal float32, got nan": {"temperature": float("nan")},
+    "expected a temperature above 0, a normal float32, got inf": {"temperature": float("inf")},
+    "expected top_p above 0 and at most 1, got 0": {"top_p": 0},
+    "expected top_p above 0 and at most 1, got 1.1": {"top_p": 1.1},
+    "expected impl one of auto, reference, triton, native": {"impl": "fast"},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_named(message):
+    arguments = {"logits": torch.zeros(2, 4), "uniform": torch.zeros(2)} | BAD[message]
+    with pytest.raises((ValueError, TypeError)) as caught:
+        nucleus_sample(**arguments)
+    assert str(caught.value).startswith("nucleus_sample: " + message)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 152064), (128, 49152), (3, 151937)])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 4.0])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 0.95), (1.0, 0.999)])
+def test_gpu_vocabularies_equal_float64(dtype, shape, spread, temperature, top_p):
+    logits = random_logits(*shape, spread).to(dtype)
+    for impl in ("triton", "reference"):
+        check(impl, "cuda", logits, temperature=temperature, top_p=top_p)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_chooses_triton_and_draws_inside_a_cuda_graph():
+    logits = random_logits(64, 50000).cuda()
+    uniform = torch.rand(64, device="cuda")
+    eager = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)
+    assert torch.equal(
+        eager, nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95, impl="triton")
+    )
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ids = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)
+    for seed in range(3):
+        logits.copy_(random_logits(64, 50000, seed=seed))
+        uniform.uniform_()
+        graph.replay()
+        expected = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)
+        assert torch.equal(ids, expected)
+        Truth(logits.cpu(), 0.6, 0.95).assert_allows(ids, uniform)
