@@ -100,7 +100,8 @@ def make_plan(
     one_layer = max(sum(g.hessian_bytes for g in groups if g.layer == i) for i in layers)
     widest = max(group.in_features for group in groups)
     hidden = recipe.tokens * model.config.get_text_config().hidden_size * item
-    slots = max(recipe.batch_size, staged_tokens(next(model.parameters()).device))
+    device = next(model.parameters()).device
+    slots = max(recipe.batch_size, staged_tokens(device))
     decode = {
         "Hessians": hessians,
         "staging": 2 * slots * sum(group.in_features for group in groups) * item,
@@ -111,7 +112,9 @@ def make_plan(
         decode = {"Hessian": 4 * widest**2, "factor": 3 * 4 * widest**2}
     elif recipe.calibration == "rac":
         decode["cache"] = replay["cache"] = cache_bytes(model, recipe, longest_prompt)
-    free = free_memory(next(model.parameters()).device)
+        if device.type == "cpu" and model.dtype == torch.float32:
+            decode["packed weights"] = replay["packed weights"] = tensor_bytes(model)
+    free = free_memory(device)
     plan = _choose(recipe, decode, replay, free)
     plan.memory["model"] = tensor_bytes(model)
     plan.disk = {"checkpoint": tensor_bytes(model), "traces": 16 * recipe.tokens}

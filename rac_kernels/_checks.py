@@ -92,20 +92,27 @@ def check_rows(op: str, name: str, x: Tensor) -> None:
         raise TypeError(f"{op}: expected {name} in bf16, fp16 or fp32, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] == 0:
         refuse(op, f"{name} [..., D]", list(x.shape))
-    if x.shape[-1] > 1 and x.stride(-1) != 1 and x.numel():
-        refuse(op, f"{name} with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
+    _check_unit_stride(op, name, x)
     if x.is_meta:
         refuse(op, f"{name} with data", "a tensor on the meta device")
 
 
-def check_like(op: str, name: str, tensor: Tensor, x: Tensor, shape: torch.Size) -> None:
-    """Refuse a ``tensor`` without the dtype and device of ``x``, or not of ``shape``."""
+def _check_unit_stride(op: str, name: str, x: Tensor) -> None:
+    if not x.is_contiguous() and x.stride(-1) != 1 and x.shape[-1] > 1:
+        refuse(op, f"{name} with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
+
+
+def check_like(op: str, name: str, tensor: Tensor, like: str, x: Tensor, shape: torch.Size) -> None:
+    """Refuse a ``tensor`` not of ``shape``, or unlike ``x``, the argument called ``like``."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
     if tensor.dtype != x.dtype:
-        raise TypeError(f"{op}: expected {name} in {x.dtype} as x, got {tensor.dtype}")
+        raise TypeError(f"{op}: expected {name} in {x.dtype} as {like}, got {tensor.dtype}")
     if tensor.shape != shape:
-        refuse(op, f"{name} {list(shape)} for x {list(x.shape)}", list(tensor.shape))
+        refuse(op, f"{name} {list(shape)} for {like} {list(x.shape)}", list(tensor.shape))
+    _check_unit_stride(op, name, tensor)
     if tensor.device != x.device:
-        check_same_device(op, x=x, **{name: tensor})
+        check_same_device(op, **{like: x, name: tensor})
 
 
 def check_capture(op: str, buffer: "CaptureBuffer", x: Tensor, active: Tensor | None) -> None:

@@ -137,48 +137,54 @@ def _ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
     return rows.data_ptr(), state.data_ptr(), rows.shape[1], where
 
 
+def _batch_and_stride(x: Tensor) -> tuple[int, int]:
+    """Rows of x, contiguous [..., D] or [B, D], and the elements between them."""
+    features = x.shape[-1]
+    return x.numel() // features, features if x.is_contiguous() else x.stride(0)
+
+
 def capture_(x: Tensor, ring: Ring) -> None:
-    """Append the active rows of x [B, D] to the ring."""
+    """Append the active rows of x, contiguous [..., D] or [B, D], to the ring."""
     size = x.element_size()
-    batch, features = x.shape
+    batch, stride = _batch_and_stride(x)
     _load(CPU).capture(
-        x.data_ptr(), x.stride(0) * size, batch, features * size, *_ring_addresses(ring)
+        x.data_ptr(), stride * size, batch, x.shape[-1] * size, *_ring_addresses(ring)
     )
 
 
 def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
-    """RMSNorm of x [B, D], float32 or bf16, its output appended to the ring."""
-    batch, features = x.shape
-    y = x.new_empty(batch, features)
+    """RMSNorm of x, contiguous [..., D] or [B, D], float32 or bf16, appended to the ring."""
+    batch, stride = _batch_and_stride(x)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     _load(CPU).rmsnorm_capture(
         x.data_ptr(),
-        x.stride(0),
+        stride,
         weight.data_ptr(),
         y.data_ptr(),
         batch,
-        features,
+        x.shape[-1],
         eps,
         _DTYPES[x.dtype],
-        1 if batch * features < _PARALLEL else torch.get_num_threads(),
+        1 if x.numel() < _PARALLEL else torch.get_num_threads(),
         *_ring_addresses(ring),
     )
     return y
 
 
 def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
-    """silu(gate) * up of [B, D], float32 or bf16, appended to the ring."""
-    batch, features = gate.shape
-    y = gate.new_empty(batch, features)
+    """silu(gate) * up, contiguous [..., D] or [B, D], float32 or bf16, appended to the ring."""
+    batch, stride_gate = _batch_and_stride(gate)
+    y = torch.empty_like(gate, memory_format=torch.contiguous_format)
     _load(CPU).swiglu_capture(
         gate.data_ptr(),
-        gate.stride(0),
+        stride_gate,
         up.data_ptr(),
-        up.stride(0),
+        _batch_and_stride(up)[1],
         y.data_ptr(),
         batch,
-        features,
+        gate.shape[-1],
         _DTYPES[gate.dtype],
-        1 if batch * features < _PARALLEL else torch.get_num_threads(),
+        1 if gate.numel() < _PARALLEL else torch.get_num_threads(),
         *_ring_addresses(ring),
     )
     return y

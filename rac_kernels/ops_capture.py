@@ -84,14 +84,14 @@ def rmsnorm_capture(
     """
     op = "rmsnorm_capture"
     check_rows(op, "x", x)
-    check_rows(op, "weight", weight)
-    check_like(op, "weight", weight, x, x.shape[-1:])
+    check_like(op, "weight", weight, "x", x, x.shape[-1:])
     if not eps >= 0:
         refuse(op, "eps >= 0", eps)
     reasons = native_producer, triton_producer
     run = _implementation(op, impl, reference_rmsnorm, *reasons, x, weight)
     ring = None if buffer is None else _ring(op, buffer, x, active)
-    return run(_rows(x), weight, eps, ring).view(*x.shape)
+    y = run(_rows(x), weight, eps, ring)
+    return y if y.shape == x.shape else y.view(x.shape)
 
 
 def swiglu_capture(
@@ -121,12 +121,12 @@ def swiglu_capture(
     """
     op = "swiglu_capture"
     check_rows(op, "gate", gate)
-    check_rows(op, "up", up)
-    check_like(op, "up", up, gate, gate.shape)
+    check_like(op, "up", up, "gate", gate, gate.shape)
     reasons = native_producer, triton_producer
     run = _implementation(op, impl, reference_swiglu, *reasons, gate, up)
     ring = None if buffer is None else _ring(op, buffer, gate, active)
-    return run(_rows(gate), _rows(up), ring).view(*gate.shape)
+    y = run(_rows(gate), _rows(up), ring)
+    return y if y.shape == gate.shape else y.view(gate.shape)
 
 
 def flush_(
@@ -206,8 +206,8 @@ def _ring(op: str, buffer: CaptureBuffer, x: Tensor, active: Tensor | None) -> R
 
 
 def _rows(x: Tensor) -> Tensor:
-    """View x [..., D] as [B, D] with any stride between rows."""
-    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    """View x [..., D] as what the kernels take: contiguous, or [B, D] with any stride of rows."""
+    return x if x.is_contiguous() or x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def _implementation(

@@ -24,7 +24,6 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rac.assets.tokenizer import build_tokenizer
-from rac.cli import main
 
 # The server starts with the first process of the session; what it has imported is shared by all.
 _SHARED = ["rac.run", "pandas", "transformers.models.llama.modeling_llama"]
@@ -143,6 +142,7 @@ def one_thread() -> None:
 @pytest.fixture
 def rac(monkeypatch, capsys):
     """`rac(*arguments)`: exit code, lines of stdout, lines of stderr; runs in this process."""
+    from rac.cli import main  # here: the GPU tests run where its packages may be missing
 
     def run(*arguments: object) -> tuple[int, list[str], list[str]]:
         monkeypatch.setattr(sys, "argv", ["rac", *map(str, arguments)])

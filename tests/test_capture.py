@@ -122,11 +122,13 @@ def test_rows_that_did_not_fit_are_named(impl):
     """As if a CUDA graph were replayed without reserve."""
     x = random(4, 3, dtype=torch.float32, impl=impl)
     buffer, hessian = buffer_for(x, 6), torch.zeros(3, 3, device=x.device)
+    buffer.rows.fill_(7)
     for _ in range(3):
         capture_(buffer, x, impl=impl)
         buffer.reserved = 0
     assert buffer.state.tolist() == [12, 0, 0, 6]
     assert torch.equal(buffer.rows[0], torch.cat([x, x[:2]]))
+    assert bool((buffer.rows[1] == 7).all())
     for count in (None, 12):
         with pytest.raises(RuntimeError, match="6 of 12 rows did not fit in 6 slots and are lost"):
             flush_(buffer, hessian, count=count)

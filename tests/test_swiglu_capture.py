@@ -115,11 +115,12 @@ def test_bf16_rounding_is_torchs():
 
 X = torch.ones(3, 4)
 BAD = {
-    "shape": (X, X[:2], ValueError, r"up \[3, 4\] for x \[3, 4\], got \[2, 4\]"),
-    "dtype": (X, X.bfloat16(), TypeError, "expected up in torch.float32 as x"),
-    "device": (X, X.to("meta"), ValueError, "expected up with data, got a tensor on the meta"),
+    "shape": (X, X[:2], ValueError, r"up \[3, 4\] for gate \[3, 4\], got \[2, 4\]"),
+    "dtype": (X, X.bfloat16(), TypeError, "expected up in torch.float32 as gate"),
+    "device": (X, X.to("meta"), ValueError, "all tensors on one device"),
     "no tensor": (1.0, X, TypeError, "expected a tensor for gate, got float"),
     "stride": (torch.ones(4, 3).mT, X, ValueError, "expected gate with a unit last stride"),
+    "meta": (X.to("meta"), X.to("meta"), ValueError, "expected gate with data"),
     "stride of up": (X, torch.ones(4, 3).mT, ValueError, "expected up with a unit last stride"),
 }
 

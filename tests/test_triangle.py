@@ -1,7 +1,8 @@
 import pytest
 import torch
+from numeric import activations, hessian64, implementation, sum_bound
 
-from rac_kernels import PackedTriangle
+from rac_kernels import PackedTriangle, hessian_accumulate_
 
 SIZES = [0, 1, 5, 127, 128, 129, 256, 300, 513]  # on and one off a block row of 128
 
@@ -83,3 +84,34 @@ def test_bad_input_is_named():
         PackedTriangle.pack(torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"unpack: expected out \[4, 4\], got \[5, 5\]"):
         PackedTriangle.zeros(4).unpack(torch.zeros(5, 5))
+
+
+@implementation
+@pytest.mark.parametrize("features", [1, 127, 128, 300])
+def test_a_packed_hessian_takes_the_same_sums(features, impl):
+    x = activations(50, features)
+    weight = torch.linspace(-1, 2, 50)
+    packed = PackedTriangle.zeros(features)
+    assert hessian_accumulate_(packed, x, impl=impl) is packed
+    assert hessian_accumulate_(packed, x, row_weight=weight, impl=impl) is packed
+    error = (packed.unpack() - (hessian64(x) + hessian64(x, weight)).tril()).abs()
+    assert bool((error <= 2 * (sum_bound(x) + sum_bound(x, weight))).all())
+
+
+BAD = {
+    r"expected x \[..., 4\] for H \[4, 4\], got \[2, 5\]": torch.zeros(2, 5),
+    "expected x in bf16, fp16 or fp32, got torch.int64": torch.zeros(2, 4, dtype=torch.long),
+    "expected x with a unit last stride": torch.zeros(4, 2).mT,
+    "expected all tensors on one device": torch.zeros(2, 4, device="meta"),
+    "expected a tensor for x, got list": [[0.0] * 4],
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_activations_leave_a_packed_hessian_alone(message):
+    packed = PackedTriangle(torch.full((16,), 3.0), 4)
+    with pytest.raises((ValueError, TypeError), match="^hessian_accumulate_: " + message):
+        hessian_accumulate_(packed, BAD[message])
+    assert bool((packed.data == 3).all())
+    with pytest.raises(ValueError, match="expected hessian with data"):
+        hessian_accumulate_(PackedTriangle.zeros(4, "meta"), torch.zeros(2, 4, device="meta"))

@@ -43,6 +43,32 @@ struct Float {
   }
 };
 
+// Halves as the upper halves of L words, the lower ones 0: bfloat16 as float32. Interleaving with
+// zeros takes half as many instructions as converting and shifting, which GCC 9 to 11 are left with.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define RAC_SHUFFLE __builtin_shufflevector
+#endif
+#endif
+template <int L>
+RAC_INLINE F32<L> widen(typename Halves<L>::U16 h) {
+#if defined(RAC_SHUFFLE)
+  const typename Halves<L>::U16 zero = {};
+  if constexpr (L == 4) {
+    return reinterpret_cast<F32<L>>(RAC_SHUFFLE(zero, h, 0, 4, 0, 5, 0, 6, 0, 7));
+  } else if constexpr (L == 8) {
+    return reinterpret_cast<F32<L>>(
+        RAC_SHUFFLE(zero, h, 0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15));
+  } else {
+    return reinterpret_cast<F32<L>>(
+        RAC_SHUFFLE(zero, h, 0, 16, 0, 17, 0, 18, 0, 19, 0, 20, 0, 21, 0, 22, 0, 23, 0, 24, 0, 25,
+                    0, 26, 0, 27, 0, 28, 0, 29, 0, 30, 0, 31));
+  }
+#else
+  return reinterpret_cast<F32<L>>(__builtin_convertvector(h, typename Halves<L>::U32) << 16);
+#endif
+}
+
 struct BFloat16 {
   using Storage = uint16_t;
 
@@ -50,8 +76,7 @@ struct BFloat16 {
   RAC_INLINE F32<L> load(const uint16_t* from) {
     typename Halves<L>::U16 halves;
     std::memcpy(&halves, from, sizeof(halves));
-    const auto bits = __builtin_convertvector(halves, typename Halves<L>::U32) << 16;
-    return reinterpret_cast<F32<L>>(bits);
+    return widen<L>(halves);
   }
   // The bits of the nearest bfloat16 in the upper half of each lane. A NaN made from bfloat16 values
   // has a lower half of 0, so that it stays one.

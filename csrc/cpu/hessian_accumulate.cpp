@@ -23,6 +23,8 @@
 namespace {
 
 constexpr int64_t SQUARE = 192;  // side of a square of H; STRIP when that gives too few squares
+// Below, the time of a chunk goes to reading and writing H, which is then walked along its rows.
+constexpr int64_t FEW_ROWS = 64;
 
 // In registers: MR * NV sums, NV vectors of the right operand, one broadcast of the left.
 template <int L>
@@ -102,8 +104,16 @@ RAC_INLINE void add_square(const TriangleUpdate& job, const Panels& panels, int6
     const int64_t depth = std::min(KC, packed - offset);
     const float* left = panels.left + offset * panels.padded;
     const float* right = panels.right + offset * panels.padded;
+    // Tiles that are all above the diagonal are left out.
+    if (depth < FEW_ROWS) {
+      for (int64_t i = row; i < row_end; i += MR) {
+        for (int64_t j = column; j < std::min(column_end, i + MR); j += NR) {
+          add_tile<L>(job, left + i * depth, right + j * depth, depth, i, j);
+        }
+      }
+      continue;
+    }
     for (int64_t j = column; j < column_end; j += NR) {
-      // from the first tile that is not all above the diagonal
       for (int64_t i = std::max(row, j / MR * MR); i < row_end; i += MR) {
         add_tile<L>(job, left + i * depth, right + j * depth, depth, i, j);
       }
@@ -161,7 +171,7 @@ RAC_AVX512 void update_avx512(const TriangleUpdate& job, const Rows& rows, const
 void hessian_accumulate(const TriangleUpdate& job) {
   const Rows rows(job);
   if (rows.size() == 0 || job.features == 0) return;
-  const Panels panels(job.features, rows.size());
+  const Panels panels(job.features, rows.size(), job.threads);
   const auto run = pick(update_baseline, update_avx2, update_avx512);
 #pragma omp parallel num_threads(job.threads)
   run(job, rows, panels);

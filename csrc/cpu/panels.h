@@ -14,7 +14,9 @@
 
 constexpr int64_t KC = 384;    // rows in a chunk
 constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of every width
-constexpr int64_t PANEL_BYTES = 4 << 20;  // panels of as many chunks as fit, but at least of one
+// Panels of as many chunks as fit are made at a time, at least of one. Few stay in the caches; many
+// let several threads wait for each other less often.
+constexpr int64_t PANEL_BYTES_ALONE = 4 << 20, PANEL_BYTES_SHARED = 32 << 20;
 constexpr int64_t HUGE_PAGE = 2 << 20;
 
 // Widened exactly, as Float and BFloat16 are: subnormals, Inf and NaN too.
@@ -49,12 +51,14 @@ struct Rows {
   std::vector<float> weight;
 };
 
-// Memory for the panels of `rows` rows, at most: max(4 MB, 3 KB * D), rounded up to 2 MB pages
-// where there are such, which cost far fewer page faults.
+// Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D),
+// in 2 MB pages where there are such, which cost far fewer page faults.
 struct Panels {
-  Panels(int64_t features, int64_t count) : padded((features + STRIP - 1) / STRIP * STRIP) {
+  Panels(int64_t features, int64_t count, int threads)
+      : padded((features + STRIP - 1) / STRIP * STRIP) {
     const int64_t row_bytes = 2 * padded * static_cast<int64_t>(sizeof(float));
-    rows = std::min(count, std::max<int64_t>(PANEL_BYTES / (KC * row_bytes), 1) * KC);
+    const int64_t wanted = threads == 1 ? PANEL_BYTES_ALONE : PANEL_BYTES_SHARED;
+    rows = std::min(count, std::max<int64_t>(wanted / (KC * row_bytes), 1) * KC);
     const int64_t align = rows * row_bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
     const int64_t bytes = (rows * row_bytes + align - 1) / align * align;
     memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));

@@ -4,23 +4,18 @@ import torch
 from torch import Tensor
 
 from rac.engines.base import Sampling
+from rac_kernels import nucleus_sample
 
 
 def sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """Draw one id a row of `logits` [B, V] (float32); int64 [B] on the CPU.
+    """Draw one id a row of `logits` [B, V]; int64 [B] on their device, without waiting for it.
 
-    Nucleus sampling draws from the smallest set of most likely ids whose mass reaches `top_p`
-    (Holtzman et al., arXiv 1904.09751).
+    Greedy at temperature 0; else a draw from the nucleus (Holtzman et al., arXiv 1904.09751), one
+    number of `generator` a row. -1 where a row holds NaN or +Inf, or nothing but -Inf: whoever
+    reads the ids has to look for it.
     """
     if sampling.temperature == 0:
-        return logits.argmax(-1).cpu()
-    probabilities = torch.softmax(logits / sampling.temperature, -1)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= sampling.top_p
-        ordered = ordered.masked_fill(outside, 0)
-        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered)
-    # argmax of p / Exp(1) is a draw from p, with no host synchronisation
-    noise = torch.empty_like(probabilities).exponential_(generator=generator)
-    noise.clamp_(min=torch.finfo(noise.dtype).tiny)  # 0 / 0 would win
-    return (probabilities / noise).argmax(-1).cpu()
+        largest, ids = logits.max(-1)  # NaN is the largest
+        return ids.where(largest.isfinite(), -1)
+    uniform = torch.rand(len(logits), generator=generator, device=logits.device)
+    return nucleus_sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)

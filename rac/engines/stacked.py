@@ -1,17 +1,22 @@
-"""Linears that read the same input run as one matrix product, their weights stacked by rows.
+"""Linears of a decode step: siblings as one product, and on a CPU with weights packed for it.
 
-A decode step multiplies few rows with many small matrices: one product of q, k and v takes about
-two thirds of the time of three. The modules stay, with their hooks; only what their forwards
-compute is shared. Their weights become views of the stacked one, so nothing is held twice.
+A decode step multiplies few rows with many small matrices. One product of q, k and v takes about
+two thirds of the time of three; on a CPU, oneDNN's blocked weight layout makes products of 1 to
+128 rows 1.1 to 2 times as fast as the plain one. The modules stay, with their hooks; only what
+their forwards compute is shared. Weights become views of the stacked one: nothing is held twice,
+but for the packed copies while they are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+PACKED_ROWS = 64  # the batch that oneDNN's layout is chosen for; any batch may use it
 
 
 class StackedLinears:
@@ -19,65 +24,124 @@ class StackedLinears:
 
     def __init__(self, linears: list[nn.Linear]) -> None:
         self.linears = linears
-        self.sizes = [linear.out_features for linear in linears]
-        with torch.no_grad():
-            self.weight = torch.cat([linear.weight for linear in linears])  # [sum R_i, C]
-            biases = [linear.bias for linear in linears]
-            self.bias = None if biases[0] is None else torch.cat(biases)
-        for linear, weight in zip(linears, self.weight.split(self.sizes), strict=True):
-            linear.weight.data = weight
-        if self.bias is not None:
-            for linear, bias in zip(linears, self.bias.split(self.sizes), strict=True):
-                linear.bias.data = bias
+        self.sizes = [module.out_features for module in linears]
+        self.weight, self.bias = linears[0].weight, linears[0].bias
+        if len(linears) > 1:
+            self._stack()
+        self.packed: Tensor | None = None
         self.input: Tensor | None = None
         self.outputs: dict[int, Tensor] = {}
 
+    def _stack(self) -> None:
+        """Make every weight (and bias) a view of the joint one."""
+        with torch.no_grad():
+            self.weight = torch.cat([module.weight for module in self.linears])  # [sum R_i, C]
+            for module, weight in zip(self.linears, self.weight.split(self.sizes), strict=True):
+                module.weight.data = weight
+            if self.bias is not None:
+                self.bias = torch.cat([module.bias for module in self.linears])
+                for module, bias in zip(self.linears, self.bias.split(self.sizes), strict=True):
+                    module.bias.data = bias
+
     @property
     def intact(self) -> bool:
-        """The linears' weights still lie in the stacked one; a conversion of the model ends that."""
+        """The linears' weights still lie in the joint one; a conversion of the model ends that."""
         size = self.weight.element_size() * self.weight.shape[1]
         address = self.weight.data_ptr()
-        for linear in self.linears:
-            if linear.weight.data_ptr() != address:
+        for module in self.linears:
+            if module.weight.data_ptr() != address:
                 return False
-            address += size * linear.out_features
+            address += size * module.out_features
         return True
 
-    def forward_of(self, index: int) -> Callable[[Tensor], Tensor]:
-        """What linear `index` computes: its columns, made together with the others' columns."""
+    def multiply(self, x: Tensor) -> Tensor:
+        """The joint product [..., sum R_i] of x [..., C]."""
+        if self.packed is not None:
+            arguments = (self.packed, self.bias, "none", [], "")  # no fused activation
+            return torch.ops.mkldnn._linear_pointwise(x, *arguments)
+        return linear(x, self.weight, self.bias)
 
-        def forward(x: Tensor) -> Tensor:
-            if x is not self.input or index not in self.outputs:
-                if not self.intact:
-                    linear = self.linears[index]
-                    return nn.functional.linear(x, linear.weight, linear.bias)
-                joint = nn.functional.linear(x, self.weight, self.bias)
-                self.input = x
-                self.outputs = dict(enumerate(joint.split(self.sizes, dim=-1)))
-            output = self.outputs.pop(index)
-            if not self.outputs:
-                self.input = None
-            return output
+    def compute(self, index: int, x: Tensor) -> Tensor:
+        """The columns of linear `index`, made together with the others' columns."""
+        if x is not self.input or index not in self.outputs:
+            if len(self.linears) == 1 and self.intact:
+                return self.multiply(x)
+            if not self.intact:
+                module = self.linears[index]
+                return linear(x, module.weight, module.bias)
+            self.input = x
+            self.outputs = dict(enumerate(self.multiply(x).split(self.sizes, dim=-1)))
+        output = self.outputs.pop(index)
+        if not self.outputs:
+            self.input = None
+        return output
 
-        return forward
+
+class StackedForward:
+    """The forward of one of the stacked linears."""
+
+    def __init__(self, stacked: StackedLinears, index: int) -> None:
+        self.stacked, self.index = stacked, index
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., C] to [..., R]."""
+        return self.stacked.compute(self.index, x)
 
 
-def stack(model: PreTrainedModel) -> int:
-    """Let sibling linears of `model` compute together; how many sets of them there are."""
-    count = 0
+def stack(model: PreTrainedModel) -> list[StackedLinears]:
+    """Let sibling linears of `model` compute together, the others through the same forward."""
+    found: list[StackedLinears] = []
+    taken: set[nn.Module] = set()
     for module in model.modules():
         for names in SIBLINGS:
             linears = [getattr(module, name, None) for name in names]
             if _stackable(linears):
-                stacked = StackedLinears(linears)
-                for index, linear in enumerate(linears):
-                    linear.forward = stacked.forward_of(index)
-                count += 1
-    return count
+                found.append(StackedLinears(linears))
+                taken.update(linears)
+    singles = [m for m in model.modules() if type(m) is nn.Linear and m not in taken]
+    found += [StackedLinears([module]) for module in singles]
+    for stacked in found:
+        for index, module in enumerate(stacked.linears):
+            module.forward = StackedForward(stacked, index)
+    return found
 
 
 def _stackable(linears: list[nn.Module | None]) -> bool:
-    if not all(type(linear) is nn.Linear for linear in linears):
+    if not all(type(module) is nn.Linear for module in linears):
         return False
     kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in linears}
     return len(kinds) == 1
+
+
+class PackedWeights:
+    """Copies of a model's weights in oneDNN's layout, used inside `in_use`; float32 on a CPU alone.
+
+    They are made when first used and freed with this object. The weights must not change meanwhile.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        forwards = (vars(module).get("forward") for module in model.modules())
+        stacks = {f.stacked: None for f in forwards if isinstance(f, StackedForward)}
+        self.stacks = [stacked for stacked in stacks if _packable(stacked.weight)]
+        self.weights: list[Tensor] = []
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Multiply with the packed weights for the length of a `with` block."""
+        if not self.weights:
+            pack = torch.ops.mkldnn._reorder_linear_weight
+            self.weights = [pack(stacked.weight.detach(), PACKED_ROWS) for stacked in self.stacks]
+        try:
+            for stacked, weight in zip(self.stacks, self.weights, strict=True):
+                stacked.packed = weight if stacked.intact else None
+            yield
+        finally:
+            for stacked in self.stacks:
+                stacked.packed = None
+
+
+def _packable(weight: Tensor) -> bool:
+    available = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    ops = torch.ops.mkldnn
+    named = hasattr(ops, "_reorder_linear_weight") and hasattr(ops, "_linear_pointwise")
+    return available and named and weight.device.type == "cpu" and weight.dtype == torch.float32

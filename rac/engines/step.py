@@ -5,6 +5,7 @@ second time that its shapes come up and replayed from then on. The first time ru
 which also compiles and warms up whatever it calls. Elsewhere it always runs eagerly.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,6 +17,10 @@ from rac.engines.base import Sampling
 from rac.engines.cache import SlotCache
 from rac.engines.inputs import call_model
 from rac.engines.sampling import sample
+from rac.engines.stacked import PackedWeights
+from rac.errors import first_line
+
+log = logging.getLogger("rac")
 
 
 class Observer(Protocol):
@@ -44,8 +49,11 @@ class DecodeStep:
         self.model, self.sampling = model, sampling
         self.generator, self.observer = generator, observer
         self.inputs = torch.zeros(0, dtype=torch.long, device=generator.device)
-        self.graphs: dict[tuple, tuple[Any, Tensor] | None] = {}
+        self.graphs: dict[int, tuple[Any, Tensor] | None] = {}  # by window
+        self.recordable = generator.device.type == "cuda"
+        self.pool = torch.cuda.graph_pool_handle() if self.recordable else None
         self.moves = -1
+        self.packed = PackedWeights(model)
 
     def __call__(
         self, cache: SlotCache, ids: list[int], starts: list[int], counted: list[int]
@@ -66,7 +74,8 @@ class DecodeStep:
             active[row] = 1
         offset = cache.start if cache.cursor is not None else 0
         self._load([*ids, *(start + offset for start in starts), *active], cache)
-        sampled = self._graphed(cache) if cache.cursor is not None else self._run(cache)
+        with self.packed.in_use():
+            sampled = self._graphed(cache) if cache.cursor is not None else self._run(cache)
         cache.close_step()
         return sampled.tolist()
 
@@ -103,25 +112,32 @@ class DecodeStep:
 
     def _graphed(self, cache: SlotCache) -> Tensor:
         """Eager at first sight of a window, recorded at the second, replayed afterwards."""
-        if cache.window not in self.graphs:
+        if not self.recordable or cache.window not in self.graphs:
             self.graphs[cache.window] = None
             return self._run(cache)
         if self.graphs[cache.window] is None:
-            recorded = record(lambda: self._run(cache), self.generator)
-            if recorded is None:
+            self.graphs[cache.window] = record(lambda: self._run(cache), self.generator, self.pool)
+            if self.graphs[cache.window] is None:
+                self.recordable = False
                 return self._run(cache)
-            self.graphs[cache.window] = recorded
         graph, sampled = self.graphs[cache.window]
         graph.replay()
         return sampled
 
 
-def record(function: Callable[[], Tensor], generator: torch.Generator) -> tuple[Any, Tensor] | None:
-    """A CUDA graph of `function` and the tensor that it fills; None where there are no graphs."""
-    if generator.device.type != "cuda":
-        return None
+def record(
+    function: Callable[[], Tensor], generator: torch.Generator, pool: Any
+) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+    """Record `function` as a CUDA graph; with it the tensor that it fills. None if it cannot be.
+
+    `pool` is the memory that the graphs of one engine share: only one of them runs at a time.
+    """
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
-        result = function()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            result = function()
+    except RuntimeError as error:  # a model that synchronises or allocates in its forward
+        log.warning("decoding without a CUDA graph, slower: %s", first_line(error))
+        return None
     return graph, result

@@ -97,16 +97,23 @@ def ring_arguments(ring: Ring | None) -> dict[str, object]:
     return {"rows_ptr": ring.rows, "state_ptr": ring.state, "active_ptr": active, "slots": slots}
 
 
+def batch_and_stride(x: Tensor) -> tuple[int, int]:
+    """Rows of x, contiguous [..., D] or [B, D], and the elements between them."""
+    features = x.shape[-1]
+    return x.numel() // features, features if x.is_contiguous() else x.stride(0)
+
+
 def capture_(x: Tensor, ring: Ring) -> None:
-    """Append the active rows of x [B, D] to the ring; safe inside a CUDA graph."""
-    batch, features = x.shape
+    """Append the active rows of x, contiguous [..., D] or [B, D]; safe inside a CUDA graph."""
+    batch, stride = batch_and_stride(x)
+    features = x.shape[-1]
     if batch == 0:
         return
     grid, tile = column_blocks(batch, features)
     with torch.cuda.device_of(x):
         capture_kernel[grid](
             x,
-            stride_xb=x.stride(0),
+            stride_xb=stride,
             batch=batch,
             features=features,
             BLOCK_B=BLOCK_B,

@@ -14,6 +14,11 @@ of them adds them up in their order. No program ever waits for another.
 
 H is added to with reductions (atomics without a result): nothing else writes the element, but they
 need no registers for what was there, and the next tile's loads do not wait for them.
+
+Numerics: products of bf16 or fp16 are exact. A tensor core step adds 16 of them and loses up to
+2^-23 of the sum, always downwards: over a segment of 16384 at most 1.2e-4 of it, and about 3e-5 of
+a sum that grows steadily. float32 rows (weighted ones are) are multiplied as three bf16 each, the
+six products that are above 2^-26: never as TF32.
 """
 
 import torch
@@ -81,7 +86,7 @@ def add_parts(
     BLOCK_I: tl.constexpr, BLOCK_J: tl.constexpr,
 ):  # fmt: skip
     """H tile += its parts, first to last."""
-    ROWS: tl.constexpr = max(BLOCK_I // 2, 1)
+    ROWS: tl.constexpr = BLOCK_I // 4
     for r in range(0, BLOCK_I, ROWS):
         local = r + tl.arange(0, ROWS)
         offs_c = tl.arange(0, BLOCK_J)
@@ -187,8 +192,8 @@ def hessian_accumulate_(
     if row_weight is not None:
         row_weight = row_weight.contiguous()
         row_weight = row_weight.view(torch.uint8) if mask_only else row_weight.float()
+    aligned = _aligned(x, x.stride(0), features) and _aligned(h, stride_h)
     if config is None:
-        aligned = _aligned(x, x.stride(0), features) and _aligned(h, stride_h)
         weighted = row_weight is not None and not mask_only
         config = tuning.pick_hessian(features, x.dtype, weighted, aligned, x.device)
     block_i, block_j, block_t = config.block_i, config.block_j, config.block_t
@@ -197,7 +202,7 @@ def hessian_accumulate_(
     split_tiles, splits = tuning.plan_splits(tiles, tokens, programs)
     units = tiles + split_tiles * (splits - 1)
     a_desc = b_desc = None
-    if config.tma and row_weight is None and rows is None:
+    if config.tma and aligned and row_weight is None and rows is None and x.stride(0) >= features:
         sizes = {"shape": [tokens, features], "strides": [x.stride(0), 1]}
         a_desc = TensorDescriptor(x, **sizes, block_shape=[block_t, block_i])
         b_desc = TensorDescriptor(x, **sizes, block_shape=[block_t, block_j])

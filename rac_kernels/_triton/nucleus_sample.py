@@ -11,8 +11,8 @@ logits, which is the floor as the maximum has to be known first. [128, 152064] i
 key, log2(5) of them a read, so about 14 reads in all. With top_p = 1 there are two.
 
 Ids rank by distance = float32(maximum - logit); distances are not negative, so they order as their
-bits do. Weights are exp2(-distance * log2(e) / temperature), relative error 2^-22 + 2^-24 |exponent|.
-Sums are float32, over trees and at most V / BLOCK terms a lane.
+bits do. Weights are exp2(-distance * log2(e) / temperature), with a relative error of 2^-22 +
+2^-24 |exponent|. Sums are float32: a tree over lanes of at most V / BLOCK terms.
 """
 
 import math
@@ -39,10 +39,18 @@ def weight_of(distance, scale):
 
 
 @triton.jit
-def load_distance(source_ptr, offs, size, maximum):
-    """maximum - value in float32; +Inf past the end."""
+def load_keys(source_ptr, offs, size, maximum, scale):
+    """Bits of the distance, +Inf past the end, and weight."""
     values = tl.load(source_ptr + offs, mask=offs < size, other=NEG_INF)
-    return maximum - values.to(tl.float32)
+    distance = maximum - values.to(tl.float32)
+    return distance.to(tl.int32, bitcast=True), weight_of(distance, scale)
+
+
+@triton.jit
+def key_of(exponent, scale):
+    """Key of the distance at which weights are exp2(exponent); -1, below all keys, from 1 on."""
+    distance = tl.minimum(-exponent / scale, FLOAT_MAX)
+    return tl.where(exponent < 0, distance.to(tl.int32, bitcast=True), -1)
 
 
 @triton.jit
@@ -69,20 +77,20 @@ def statistics_kernel(
 
 @triton.jit
 def collect_candidates(
-    logits_ptr, values_ptr, ids_ptr, size, maximum, scale, least, capacity, BLOCK: tl.constexpr
+    logits_ptr, values_ptr, ids_ptr, size, maximum, scale, near, capacity, BLOCK: tl.constexpr
 ):
-    """Copy logit - maximum and id where the weight is at least exp2(least): how many, their mass."""
+    """Copy -distance and id of the keys up to `near`, in order; how many, and their mass."""
     count = 0
     masses = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, size, BLOCK):
         offs = start + tl.arange(0, BLOCK)
-        distance = load_distance(logits_ptr, offs, size, maximum)
-        chosen = -distance * scale >= least
+        key, weight = load_keys(logits_ptr, offs, size, maximum, scale)
+        chosen = key <= near
         place = count + tl.cumsum(chosen.to(tl.int32), 0) - 1
         chosen = chosen & (place < capacity)
-        tl.store(values_ptr + place, -distance, mask=chosen)
+        tl.store(values_ptr + place, -key.to(tl.float32, bitcast=True), mask=chosen)
         tl.store(ids_ptr + place, offs, mask=chosen)
-        masses += tl.where(chosen, weight_of(distance, scale), 0.0)
+        masses += tl.where(chosen, weight, 0.0)
         count += tl.sum(chosen.to(tl.int32), 0)
     tl.debug_barrier()  # what other threads stored is read from here on
     return count, tl.sum(masses, 0)
@@ -102,9 +110,8 @@ def find_last(
         bounds = tl.minimum(low + (tl.arange(0, WAYS) + 1) * step, high)  # [WAYS]
         masses = tl.zeros((WAYS, BLOCK), tl.float32)
         for start in range(0, size, BLOCK):
-            distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
-            key = distance.to(tl.int32, bitcast=True)
-            weight = weight_of(distance, scale)
+            offs = start + tl.arange(0, BLOCK)
+            key, weight = load_keys(source_ptr, offs, size, maximum, scale)
             masses += tl.where(key[None, :] <= bounds[:, None], weight[None, :], 0.0)
         enough = tl.sum(masses, 1) >= target  # [WAYS]
         high = tl.min(tl.where(enough, bounds, high), 0)
@@ -118,9 +125,8 @@ def weigh_up_to(source_ptr, size, maximum, scale, last, BLOCK: tl.constexpr):
     masses = tl.zeros((BLOCK,), tl.float32)
     equal = tl.zeros((BLOCK,), tl.int32)
     for start in range(0, size, BLOCK):
-        distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
-        key = distance.to(tl.int32, bitcast=True)
-        masses += tl.where(key < last, weight_of(distance, scale), 0.0)
+        key, weight = load_keys(source_ptr, start + tl.arange(0, BLOCK), size, maximum, scale)
+        masses += tl.where(key < last, weight, 0.0)
         equal += (key == last).to(tl.int32)
     return tl.sum(masses, 0), tl.sum(equal, 0)
 
@@ -138,10 +144,9 @@ def draw(source_ptr, size, maximum, scale, target, last, ties, BLOCK: tl.constex
     base = tl.full((), 0.0, tl.float32)
     passed = base
     while (start < size) & (found == 0):
-        distance = load_distance(source_ptr, start + tl.arange(0, BLOCK), size, maximum)
-        key = distance.to(tl.int32, bitcast=True)
+        key, weight = load_keys(source_ptr, start + tl.arange(0, BLOCK), size, maximum, scale)
         taken = tl.minimum(tl.maximum(ties - seen, 0), tl.sum((key == last).to(tl.int32), 0))
-        mass = tl.sum(tl.where(key < last, weight_of(distance, scale), 0.0), 0)
+        mass = tl.sum(tl.where(key < last, weight, 0.0), 0)
         mass += taken * tie_weight
         first = tl.where(mass > 0, start, first)
         base = tl.where(mass > 0, passed, base)
@@ -152,10 +157,8 @@ def draw(source_ptr, size, maximum, scale, target, last, ties, BLOCK: tl.constex
         start += BLOCK
 
     offs = tl.arange(0, BLOCK)
-    distance = load_distance(source_ptr, first + offs, size, maximum)
-    key = distance.to(tl.int32, bitcast=True)
+    key, weight = load_keys(source_ptr, first + offs, size, maximum, scale)
     rank = before + tl.cumsum((key == last).to(tl.int32), 0)
-    weight = weight_of(distance, scale)
     belongs = ((key < last) | ((key == last) & (rank <= ties))) & (weight > 0)
     cumulative = tl.cumsum(tl.where(belongs, weight, 0.0), 0)
     passing = belongs & (cumulative > target - base)
@@ -188,7 +191,9 @@ def draw_nucleus(
     return draw(source_ptr, size, maximum, scale, uniform * mass, last, ties, BLOCK)
 
 
-@triton.jit
+# Aligned logits would be read 16 bytes a thread, and every address of collect_candidates' stores
+# would go through shared memory to be spread over the threads another way.
+@triton.jit(do_not_specialize_on_alignment=["logits_ptr"])
 def nucleus_kernel(
     logits_ptr,  # [B, V], rows stride_b apart
     uniform_ptr,  # fp32 [B], stride_u apart
@@ -224,34 +229,47 @@ def nucleus_kernel(
     logits_ptr += row * stride_b
     values_ptr += row * capacity
     ids_ptr += row * capacity
-    size = tl.to_tensor(vocabulary)
     chosen = tl.full((), -1, tl.int32)
     if total > 0:
         if TRUNCATE:
             target = top_p * total
-            least = few + tl.log2(total)
-            furthest = -tl.maximum(broad + tl.log2(total), LOWEST) / scale
-            high = tl.minimum(furthest, FLOAT_MAX).to(tl.int32, bitcast=True)
+            near = key_of(few + tl.log2(total), scale)
+            far = key_of(tl.maximum(broad + tl.log2(total), LOWEST), scale)
             count, mass = collect_candidates(
-                logits_ptr, values_ptr, ids_ptr, size, maximum, scale, least, capacity, BLOCK_V
+                logits_ptr,
+                values_ptr,
+                ids_ptr,
+                vocabulary,
+                maximum,
+                scale,
+                near,
+                capacity,
+                BLOCK_V,
             )
             if mass >= target:
-                low = tl.full((), -1, tl.int32)
+                none = tl.full((), -1, tl.int32)
                 position = draw_nucleus(
-                    values_ptr, count, 0.0, scale, target, low, high, uniform, WAYS_N, BLOCK_N
+                    values_ptr, count, 0.0, scale, target, none, far, uniform, WAYS_N, BLOCK_N
                 )
                 chosen = tl.load(ids_ptr + position)
-            else:  # what is nearer than `nearer` has been weighed
-                nearer = tl.minimum(-least / scale * 0.9999, FLOAT_MAX)
-                low = tl.where(least < 0, nearer.to(tl.int32, bitcast=True), -1)
+            else:
                 chosen = draw_nucleus(
-                    logits_ptr, size, maximum, scale, target, low, high, uniform, WAYS_V, BLOCK_V
+                    logits_ptr,
+                    vocabulary,
+                    maximum,
+                    scale,
+                    target,
+                    near,
+                    far,
+                    uniform,
+                    WAYS_V,
+                    BLOCK_V,
                 )
         else:
             everything = tl.full((), 0x7F800000, tl.int32)  # the key of +Inf
             none = tl.full((), 0, tl.int32)
             chosen = draw(
-                logits_ptr, size, maximum, scale, uniform * total, everything, none, BLOCK_V
+                logits_ptr, vocabulary, maximum, scale, uniform * total, everything, none, BLOCK_V
             )
     tl.store(out_ptr + row, chosen.to(tl.int64))
 

@@ -5,7 +5,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rac_kernels._triton.capture import BLOCK_B, move_cursor, ring_arguments, take_slot
+from rac_kernels._triton.capture import (
+    BLOCK_B,
+    batch_and_stride,
+    move_cursor,
+    ring_arguments,
+    take_slot,
+)
 from rac_kernels.capture import Ring
 
 WARP_D = 512  # columns of a warp: two 16-byte loads of bf16 a thread
@@ -55,9 +61,10 @@ def row_tile(features: int) -> dict[str, int]:
 
 
 def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
-    """RMSNorm of x [B, D], weight [D]; safe inside a CUDA graph."""
-    batch, features = x.shape
-    y = x.new_empty(batch, features)
+    """RMSNorm of x, contiguous [..., D] or [B, D], weight [D]; safe inside a CUDA graph."""
+    batch, stride = batch_and_stride(x)
+    features = x.shape[-1]
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     if batch == 0:
         return y
     with torch.cuda.device_of(x):
@@ -65,7 +72,7 @@ def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) ->
             x,
             weight,
             y,
-            stride_xb=x.stride(0),
+            stride_xb=stride,
             batch=batch,
             features=features,
             eps=eps,

@@ -15,12 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rac_kernels._triton.ranking import (
-    lowest_of_four,
-    rank_of,
-    score_keys,
-    search_key,
-)
+from rac_kernels._triton.ranking import lowest_of_four, rank_of, score_keys
+from rac_kernels._triton.row_mask import MAX_ROW, flag_nan, row_blocks, rows_kernel, write_tile
 from rac_kernels._triton.selection import (
     is_selected,
     select_lowest,
@@ -31,27 +27,9 @@ from rac_kernels._triton.selection import (
 from rac_kernels.pattern import Pattern
 
 MAX_RANKED_M = 32  # ranking takes m steps a group
-MAX_ROW = 32768  # columns of a row in registers: 32 a thread
 GROUP_TILE = 2048  # scores a program takes in groups_kernel
-ROW_TILE = 2048  # at least this many in rows_kernel
-CHUNK = 2048
 # Low bits of a float32 key that are the same for all scores of a dtype.
 SHIFT = {torch.float32: 0, torch.bfloat16: 16, torch.float16: 13}
-
-
-@triton.jit
-def flag_nan(nan_ptr, nan):
-    """Write 1 if anything of [BLOCK_R, BLOCK_C] is NaN."""
-    tl.store(nan_ptr, 1, mask=tl.max(tl.max(nan.to(tl.int32), 1), 0) > 0)
-
-
-@triton.jit
-def write_tile(mask_ptr, pruned_ptr, offs, exists, pruned, values):
-    """The keep-mask, and the values with zeros where they are asked for."""
-    tl.store(mask_ptr + offs, pruned == 0, mask=exists)
-    if pruned_ptr is not None:
-        zero = tl.zeros_like(values)
-        tl.store(pruned_ptr + offs, tl.where(pruned, zero, values), mask=exists)
 
 
 @triton.jit
@@ -87,136 +65,6 @@ def groups_kernel(
     else:
         pruned = rank_of(keys, offs_c, 0, M) < N
     write_tile(mask_ptr, pruned_ptr, offs, exists, pruned, values)
-
-
-@triton.jit
-def rows_kernel(
-    scores_ptr,  # [R, C], rows `stride` apart
-    scale_ptr,  # [C] or None
-    mask_ptr,  # bool [R, C]
-    pruned_ptr,  # dtype of scores [R, C], or None
-    nan_ptr,  # int32 [1]
-    rows,
-    columns,
-    stride,
-    count,
-    SCORE: tl.constexpr,
-    SHIFT: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    TAIL_C: tl.constexpr,  # columns beside the first BLOCK_C; 0: none
-    CHUNK_C: tl.constexpr,  # columns read at a time to find ties
-):
-    """Prune the count lowest of every row."""
-    row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    head = row_keys(
-        scores_ptr, scale_ptr, nan_ptr, row, 0, rows, columns, stride, SCORE, SHIFT, BLOCK_C
-    )
-    tail = head
-    if TAIL_C:
-        tail = row_keys(
-            scores_ptr,
-            scale_ptr,
-            nan_ptr,
-            row,
-            BLOCK_C,
-            rows,
-            columns,
-            stride,
-            SCORE,
-            SHIFT,
-            TAIL_C,
-        )
-    key, ties = search_key(head, tail, count, columns, TAIL_C)
-    seen, bound = tl.zeros_like(ties), tl.zeros_like(ties)
-    if tl.max(ties, 0) > 0:
-        # Before which column are the ties that are taken? Read again: registers are for the keys.
-        for start in range(0, columns, CHUNK_C):
-            chunk = row_keys(
-                scores_ptr,
-                scale_ptr,
-                nan_ptr,
-                row,
-                start,
-                rows,
-                columns,
-                stride,
-                SCORE,
-                SHIFT,
-                CHUNK_C,
-            )
-            tie = (chunk == key[:, None]).to(tl.int32)
-            rank = seen[:, None] + tl.cumsum(tie, 1)
-            taken = (tie > 0) & (rank <= ties[:, None])
-            last = tl.max(tl.where(taken, tl.arange(0, CHUNK_C)[None, :], -1), 1)
-            bound = tl.maximum(bound, tl.where(last < 0, 0, start + last + 1))
-            seen += tl.sum(tie, 1)
-    write_row(
-        scores_ptr, mask_ptr, pruned_ptr, head, key, bound, row, 0, rows, columns, stride, BLOCK_C
-    )
-    if TAIL_C:
-        write_row(
-            scores_ptr,
-            mask_ptr,
-            pruned_ptr,
-            tail,
-            key,
-            bound,
-            row,
-            BLOCK_C,
-            rows,
-            columns,
-            stride,
-            TAIL_C,
-        )
-
-
-@triton.jit
-def row_keys(
-    scores_ptr,
-    scale_ptr,
-    nan_ptr,
-    row,
-    start,
-    rows,
-    columns,
-    stride,
-    SCORE: tl.constexpr,
-    SHIFT: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    """Keys of the columns from `start` on, 2^31 - 1 where there are none."""
-    col = start + tl.arange(0, BLOCK_C)
-    exists = (row < rows)[:, None] & (col < columns)[None, :]
-    keys, _, nan = tile_keys(scores_ptr, scale_ptr, row, col, exists, columns, stride, SCORE)
-    flag_nan(nan_ptr, nan & exists)
-    return tl.where(exists, keys >> SHIFT, 0x7FFFFFFF)
-
-
-@triton.jit
-def write_row(
-    scores_ptr,
-    mask_ptr,
-    pruned_ptr,
-    keys,
-    key,
-    bound,
-    row,
-    start,
-    rows,
-    columns,
-    stride,
-    BLOCK_C: tl.constexpr,
-):
-    """Results of the columns from `start` on; values are read again, registers are for the keys."""
-    col = start + tl.arange(0, BLOCK_C)[None, :]
-    pruned = (keys < key[:, None]) | ((keys == key[:, None]) & (col < bound[:, None]))
-    row = row[:, None].to(tl.int64)
-    exists = (row < rows) & (col < columns)
-    values = 0.0
-    if pruned_ptr is not None:
-        values = tl.load(scores_ptr + row * stride + col, mask=exists, other=0.0)
-    write_tile(mask_ptr, pruned_ptr, row * columns + col, exists, pruned, values)
 
 
 @triton.jit
@@ -360,22 +208,12 @@ def _long_groups(job: _Job, pattern: Pattern) -> None:
         job.pruned.copy_(job.scores.masked_fill(~job.mask, 0))
 
 
-def row_blocks(columns: int) -> tuple[int, int]:
-    """Two powers of two that cover a row with less padding than one does; the second may be 0."""
-    block = max(triton.next_power_of_2(columns), 16)
-    rest = columns - block // 2
-    if block > 1024 and rest <= block // 4 or block > MAX_ROW // 2:
-        return block // 2, max(triton.next_power_of_2(rest), 16)
-    return block, 0
-
-
 def _rows(job: _Job, count: int) -> None:
     rows, columns = job.scores.shape
     if columns > MAX_ROW:
         return _segments(job, 1, count)
-    block_c, tail_c = row_blocks(columns)
-    block_r = max(ROW_TILE // block_c, 1)
-    rows_kernel[(triton.cdiv(rows, block_r),)](
+    shape = row_blocks(columns)
+    rows_kernel[(triton.cdiv(rows, shape["BLOCK_R"]),)](
         job.scores,
         job.scale,
         job.mask,
@@ -387,11 +225,7 @@ def _rows(job: _Job, count: int) -> None:
         count,
         SCORE=job.score,
         SHIFT=SHIFT[job.scores.dtype] if job.scale is None else 0,
-        BLOCK_R=block_r,
-        BLOCK_C=block_c,
-        TAIL_C=tail_c,
-        CHUNK_C=min(block_c, CHUNK),
-        num_warps=min(max(block_r * block_c // 1024, 4), 16),
+        **shape,
     )
 
 

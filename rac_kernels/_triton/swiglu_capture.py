@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rac_kernels._triton.capture import (
     BLOCK_B,
+    batch_and_stride,
     column_blocks,
     move_cursor,
     ring_arguments,
@@ -62,9 +63,10 @@ def swiglu_capture_kernel(
 
 
 def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
-    """silu(gate) * up of [B, D]; safe inside a CUDA graph."""
-    batch, features = gate.shape
-    y = gate.new_empty(batch, features)
+    """silu(gate) * up, contiguous [..., D] or [B, D]; safe inside a CUDA graph."""
+    batch, stride_gate = batch_and_stride(gate)
+    features = gate.shape[-1]
+    y = torch.empty_like(gate, memory_format=torch.contiguous_format)
     if batch == 0:
         return y
     grid, tile = column_blocks(batch, features)
@@ -73,8 +75,8 @@ def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
             gate,
             up,
             y,
-            stride_gb=gate.stride(0),
-            stride_ub=up.stride(0),
+            stride_gb=stride_gate,
+            stride_ub=batch_and_stride(up)[1],
             batch=batch,
             features=features,
             BLOCK_B=BLOCK_B,

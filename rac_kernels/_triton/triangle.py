@@ -10,7 +10,7 @@ PACKED_ROWS = tl.constexpr(BLOCK_D)  # rows of a block row of PackedTriangle
 
 @triton.jit
 def triangle_index(t):
-    """(i, j), i >= j >= 0, of entry t >= 0 of a triangle, row after row; exact below 2^44."""
+    """(i, j), i >= j >= 0, of entry t >= 0 of a triangle, row after row; exact below 2^40."""
     t = t.to(tl.int64)
     i = ((tl.sqrt(8.0 * t.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int64)
     i = tl.where(i * (i + 1) // 2 > t, i - 1, i)  # rounding is off by one row at most

@@ -61,15 +61,15 @@ HESSIAN = {
         HessianConfig(128, 128, 64, num_warps=8, num_stages=4, tma=True),
     ),
     (90, "float32"): (
-        HessianConfig(128, 128, 32, num_warps=8, num_stages=3, segment=1024),
-        HessianConfig(128, 128, 32, num_warps=8, num_stages=3, segment=1024, precision="ieee"),
+        HessianConfig(128, 128, 16, num_warps=8, num_stages=4, segment=4096),
+        HessianConfig(128, 128, 32, num_warps=8, num_stages=3, segment=4096, precision="ieee"),
     ),
     (80, "wide"): (
         HessianConfig(128, 128, 32, num_warps=8, num_stages=4),
         HessianConfig(128, 128, 64, num_warps=8, num_stages=3),
     ),
-    (80, "float32"): (HessianConfig(128, 128, 16, num_warps=8, num_stages=3, segment=1024),),
-    (90, "odd"): (HessianConfig(64, 64, 32, num_warps=4, num_stages=3, segment=1024),),
+    (80, "float32"): (HessianConfig(128, 128, 16, num_warps=8, num_stages=3, segment=4096),),
+    (90, "odd"): (HessianConfig(64, 64, 32, num_warps=4, num_stages=3, segment=4096),),
 }
 HESSIAN[80, "narrow"] = HESSIAN[80, "wide"]
 HESSIAN[80, "odd"] = HESSIAN[90, "odd"]
@@ -133,3 +133,37 @@ def plan_splits(tiles: int, tokens: int, programs: int) -> tuple[int, int]:
             last = math.ceil(split * parts / programs) * part + parts * REDUCE_TOKENS
             best = min(best, (rounds * whole + last, split, parts))
     return best[1:]
+
+
+@dataclass(frozen=True)
+class SolveConfig:
+    """How SparseGPT's launches are tiled.
+
+    Attributes:
+        block_r: rows of a tile of the block's values.
+        block_b: its columns; 128 is the whole block.
+        block_k: columns of D per step.
+        num_warps: of the products.
+        num_stages: steps whose loads are in flight.
+        segment: columns of D that one accumulator takes at most; a multiple of block_k.
+        carry_i: rows of U that a program of the carry takes.
+        solve_r: rows that a program solves; their columns stay in registers.
+        solve_warps: of the solve.
+    """
+
+    block_r: int
+    block_b: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+    segment: int = 512
+    carry_i: int = 64
+    solve_r: int = 64
+    solve_warps: int = 4
+
+
+# capability -> what runs. Not measured: chosen by registers, shared memory and rounds of tiles.
+SOLVE = {
+    90: SolveConfig(64, 128, 32, num_warps=4, num_stages=3),
+    80: SolveConfig(64, 128, 16, num_warps=8, num_stages=3),
+}

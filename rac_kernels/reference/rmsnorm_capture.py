@@ -8,7 +8,7 @@ from rac_kernels.reference.capture import capture_
 
 
 def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
-    """``y = weight * round(x / sqrt(mean(x^2) + eps))`` for x [B, D], weight [D]."""
+    """``y = weight * round(x / sqrt(mean(x^2) + eps))`` for x [..., D], weight [D]."""
     wide = x.float()
     variance = wide.square().mean(-1, keepdim=True)
     y = weight * (wide * torch.rsqrt(variance + eps)).to(x.dtype)

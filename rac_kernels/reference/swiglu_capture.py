@@ -8,7 +8,7 @@ from rac_kernels.reference.capture import capture_
 
 
 def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
-    """``y = round(silu(gate)) * up`` for gate and up [B, D]."""
+    """``y = round(silu(gate)) * up`` for gate and up [..., D]."""
     y = torch.nn.functional.silu(gate) * up
     if ring is not None:
         capture_(y, ring)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-BLOCK_D = 512
+BLOCK_D = 128  # 64 KB squares: a transposed copy misses the caches in wider ones
 
 
 def symmetrize_(hessian: Tensor) -> Tensor:

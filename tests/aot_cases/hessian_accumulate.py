@@ -3,6 +3,7 @@
 from typing import Any
 
 from aot import Case
+
 from rac_kernels._triton.tuning import HESSIAN, HessianConfig
 
 KERNEL = "rac_kernels._triton.hessian_accumulate:hessian_kernel"

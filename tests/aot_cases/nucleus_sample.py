@@ -39,7 +39,7 @@ def _nucleus(dtype: str, truncate: bool, capability: int) -> Case:
         {"TRUNCATE": truncate, "stride_u": 1, "PARTS": 64} | tile,
         capability,
         num_warps=16,
-        indivisible=("parts",),
+        indivisible=("parts", "logits_ptr"),
         tensor_cores=False,
         label=f"{dtype[1:]}-{'nucleus' if truncate else 'all'}",
     )

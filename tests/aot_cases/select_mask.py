@@ -2,7 +2,7 @@
 
 from aot import Case
 
-MODULE = "rac_kernels._triton.select_mask:"
+MODULE = "rac_kernels._triton."
 
 
 def compile_cases() -> list[Case]:
@@ -18,7 +18,7 @@ def compile_cases() -> list[Case]:
             block = {"WIDTH": width, "BLOCK_V": 2048 // width, "BLOCK_C": width}
             cases.append(
                 _case(
-                    "groups_kernel",
+                    "select_mask:groups_kernel",
                     label,
                     dtype,
                     fused,
@@ -36,7 +36,7 @@ def compile_cases() -> list[Case]:
                 warps = min(max(tile["BLOCK_R"] * block // 1024, 4), 16)
                 cases.append(
                     _case(
-                        "rows_kernel",
+                        "row_mask:rows_kernel",
                         f"{block}+{tail}",
                         "*bf16",
                         fused,
@@ -48,7 +48,7 @@ def compile_cases() -> list[Case]:
                 )
         cases.append(
             _case(
-                "selected_kernel",
+                "select_mask:selected_kernel",
                 "layer",
                 "*bf16",
                 False,
@@ -66,7 +66,7 @@ def _case(kernel, label, dtype, fused, more, constants, capability, num_warps=4)
     """`fused`: Wanda's scores and the weight with zeros; else scores as they are."""
     signature = {"scores_ptr": dtype, "mask_ptr": "*i1"} | more
     constants = {"SCORE": "wanda" if fused else "value"} | constants
-    if kernel != "selected_kernel":
+    if "selected" not in kernel:
         signature["nan_ptr"] = "*i32"
     for name, kind in (("scale_ptr", "*fp32"), ("pruned_ptr", dtype)):
         if fused:
