@@ -1,50 +1,26 @@
 """Tables made from results/*.jsonl: printed, or put between the markers of the READMEs.
 
-    python benchmarks/tables.py            print every table
-    python benchmarks/tables.py --write    replace what stands between the markers
-    python benchmarks/tables.py --check    exit 1 if a README does not show the results
+    python -m benchmarks.tables            print every table
+    python -m benchmarks.tables --write    replace what stands between the markers
+    python -m benchmarks.tables --check    exit 1 if a README does not show the results
 
 A marker pair is `<!-- table: NAME -->` ... `<!-- end -->`, each on a line of its own; the names are
 the keys of TABLES. A table whose results are not there is left as it is.
 """
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.kernel_tables import KERNEL_TABLES
+from benchmarks.rows import latest, markdown, read_results
 
 ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CALIBRATIONS = {"dense": "", "text": "text", "prompt": "prompt", "rac": "**rac**"}
-
-
-def read_results(folder: Path, name: str) -> list[dict]:
-    """The rows of one results file, oldest first; none where it is missing."""
-    path = folder / f"{name}.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.strip()]
-
-
-def latest(rows: Iterable[dict], *keys: str) -> list[dict]:
-    """Of rows that agree in `keys`, the last one; in order of first appearance."""
-    kept: dict[tuple, dict] = {}
-    for row in rows:
-        kept[tuple(row.get(key) for key in keys)] = row
-    return list(kept.values())
-
-
-def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table, "" without rows; `header` is "name|name>|...", > aligns to the right."""
-    names, rows = header.split("|"), list(rows)
-    if not rows:
-        return ""
-    lines = ["| " + " | ".join(name.rstrip(">") for name in names) + " |"]
-    lines.append("|" + "|".join("---:" if name.endswith(">") else "---" for name in names) + "|")
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 def megabytes(count: float) -> str:
@@ -139,58 +115,32 @@ def _accuracy(row: dict) -> str:
     return f"{row['accuracy']:.3f} ± {row['stderr']:.3f}"
 
 
-def hessian_table(folder: Path) -> str:
-    """Rank-k updates of H."""
-    rows = latest(read_results(folder, "hessian"), "device", "dtype", "D", "T", "threads")
-    header = "device|x|D>|T>|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product GFLOP/s>"
-    return markdown(header, (_hessian_row(row) for row in rows))
+def end_to_end_table(folder: Path) -> str:
+    """The whole of `rac prune` beside an earlier commit."""
+    rows = latest(read_results(folder, "end_to_end"), "model", "version", "threads")
+    header = "model|tokens>|version|seconds>|speed-up>|decoding s>|peak memory>|layer error>"
+    return markdown(header, (_end_to_end_row(row) for row in rows))
 
 
-def _hessian_row(row: dict) -> list[str]:
-    numbers = [row["time_ms"], row["baseline_ms"]]
+def _end_to_end_row(row: dict) -> list[str]:
     return [
-        _device(row),
-        row["dtype"],
-        str(row["D"]),
-        str(row["T"]),
-        *(f"{number:.1f}" for number in numbers),
-        f"{row['speedup']:.1f}x",
-        f"{row['gflops']:.0f}",
-        f"{row['matmul_gflops']:.0f}",
+        row["model"],
+        f"{row['tokens']:,}",
+        f"{row['version']} ({row['version_commit'].rstrip('+')[:7]})",
+        f"{row['seconds']:.1f}",
+        f"{row['speedup']:.2f}x",
+        f"{row['stages']['decode traces']:.1f}",
+        megabytes(row["peak_memory_bytes"]),
+        f"{row['error']:.5f}",
     ]
-
-
-def sparsegpt_table(folder: Path) -> str:
-    """Factor and solve of one layer."""
-    rows = latest(read_results(folder, "sparsegpt"), "device", "R", "C", "pattern", "threads")
-    header = (
-        "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|over the floor>|error ratio>"
-    )
-    return markdown(header, (_sparsegpt_row(row) for row in rows))
-
-
-def _sparsegpt_row(row: dict) -> list[str]:
-    return [
-        _device(row),
-        f"{row['R']} x {row['C']}",
-        row["pattern"],
-        *(f"{row[name]:.0f}" for name in ("factor_ms", "solve_ms", "baseline_ms")),
-        f"{row['speedup']:.1f}x",
-        f"{row['over_floor']:.1f}x",
-        f"{row['error_ratio']:.4f}",
-    ]
-
-
-def _device(row: dict) -> str:
-    return row["gpu"] or f"CPU, {row['threads']} threads"
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "demo": demo_table,
     "smollm2": prune_table,
     "peers": peers_table,
-    "hessian": hessian_table,
-    "sparsegpt": sparsegpt_table,
+    "end_to_end": end_to_end_table,
+    **KERNEL_TABLES,
 }
 
 
@@ -216,7 +166,7 @@ def main() -> None:
         text = path.read_text() if path.is_file() else ""
         filled = fill(text, options.results)
         if options.check and filled != text:
-            sys.exit(f"{path} is out of date: run python benchmarks/tables.py --write")
+            sys.exit(f"{path} is out of date: run python -m benchmarks.tables --write")
         if filled != text:
             path.write_text(filled)
 

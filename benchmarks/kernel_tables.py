@@ -1,0 +1,117 @@
+"""The tables of the kernel benchmarks and of decoding."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.rows import device_name, latest, markdown, read_results
+
+
+def hessian_table(folder: Path) -> str:
+    """Rank-k updates of H."""
+    rows = latest(read_results(folder, "hessian"), "device", "dtype", "D", "T", "threads")
+    header = "device|x|D>|T>|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product GFLOP/s>"
+    return markdown(header, (_hessian_row(row) for row in rows))
+
+
+def _hessian_row(row: dict) -> list[str]:
+    numbers = [row["time_ms"], row["baseline_ms"]]
+    return [
+        device_name(row),
+        row["dtype"],
+        str(row["D"]),
+        str(row["T"]),
+        *(f"{number:.1f}" for number in numbers),
+        f"{row['speedup']:.1f}x",
+        f"{row['gflops']:.0f}",
+        f"{row['matmul_gflops']:.0f}",
+    ]
+
+
+def sparsegpt_table(folder: Path) -> str:
+    """Factor and solve of one layer."""
+    rows = latest(read_results(folder, "sparsegpt"), "device", "R", "C", "pattern", "threads")
+    header = (
+        "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|over the floor>|error ratio>"
+    )
+    return markdown(header, (_sparsegpt_row(row) for row in rows))
+
+
+def _sparsegpt_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        f"{row['R']} x {row['C']}",
+        row["pattern"],
+        *(f"{row[name]:.0f}" for name in ("factor_ms", "solve_ms", "baseline_ms")),
+        f"{row['speedup']:.1f}x",
+        f"{row['over_floor']:.1f}x",
+        f"{row['error_ratio']:.4f}",
+    ]
+
+
+def capture_table(folder: Path) -> str:
+    """Producers that append what they make to a ring."""
+    rows = latest(read_results(folder, "capture"), "op", "device", "dtype", "D", "B", "threads")
+    header = "device|op|dtype|D>|B>|us>|not appending us>|torch, not appending us>|over torch>"
+    return markdown(header, (_capture_row(row) for row in rows))
+
+
+def _capture_row(row: dict) -> list[str]:
+    alone = row.get("alone_us")
+    return [
+        device_name(row),
+        f"`{row['op']}`",
+        row["dtype"],
+        str(row["D"]),
+        str(row["B"]),
+        f"{row['time_us']:.1f}",
+        "" if alone is None else f"{alone:.1f}",
+        f"{row['baseline_us']:.1f}",
+        f"{row['speedup']:.1f}x",
+    ]
+
+
+def decode_table(folder: Path) -> str:
+    """Decoding with and without Hessians on the way."""
+    rows = latest(read_results(folder, "decode"), "model", "device", "B", "threads")
+    header = "device|model|B>|plain tokens/s>|with capture>|with hooks>|capture costs>|hooks cost>"
+    return markdown(header, (_decode_row(row) for row in rows))
+
+
+def _decode_row(row: dict) -> list[str]:
+    rates = (row[f"{name}_tokens_per_s"] for name in ("plain", "capture", "hooks"))
+    return [
+        device_name(row),
+        row["model"],
+        str(row["B"]),
+        *(f"{rate:,.0f}" for rate in rates),
+        f"{100 * row['overhead']:.1f}%",
+        f"{100 * row['hooks_overhead']:.1f}%",
+    ]
+
+
+def sample_table(folder: Path) -> str:
+    """Nucleus sampling."""
+    rows = latest(read_results(folder, "sample"), "device", "dtype", "B", "V", "threads")
+    header = "device|logits|B>|V>|ours ms>|sort and scatter ms>|speed-up>"
+    return markdown(header, (_sample_row(row) for row in rows))
+
+
+def _sample_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        row["dtype"],
+        str(row["B"]),
+        str(row["V"]),
+        f"{row['time_ms']:.2f}",
+        f"{row['baseline_ms']:.1f}",
+        f"{row['speedup']:.1f}x",
+    ]
+
+
+KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
+    "hessian": hessian_table,
+    "capture": capture_table,
+    "decode": decode_table,
+    "sample": sample_table,
+    "sparsegpt": sparsegpt_table,
+}

@@ -1,0 +1,38 @@
+"""Result rows: read them, keep the latest, lay them out as Markdown."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def read_results(folder: Path, name: str) -> list[dict]:
+    """The rows of one results file, oldest first; none where it is missing."""
+    path = folder / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def latest(rows: Iterable[dict], *keys: str) -> list[dict]:
+    """Of rows that agree in `keys`, the last one; in order of first appearance."""
+    kept: dict[tuple, dict] = {}
+    for row in rows:
+        kept[tuple(row.get(key) for key in keys)] = row
+    return list(kept.values())
+
+
+def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, "" without rows; `header` is "name|name>|...", > aligns to the right."""
+    names, rows = header.split("|"), list(rows)
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(name.rstrip(">") for name in names) + " |"]
+    lines.append("|" + "|".join("---:" if name.endswith(">") else "---" for name in names) + "|")
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def device_name(row: dict) -> str:
+    """Where a row was measured."""
+    if row.get("device", "cpu") != "cpu":
+        return row["gpu"]
+    return f"CPU, {row['threads']} thread{'s' * (row['threads'] > 1)}"
