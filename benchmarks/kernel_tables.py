@@ -8,8 +8,11 @@ from benchmarks.rows import device_name, latest, markdown, read_results
 
 def hessian_table(folder: Path) -> str:
     """Rank-k updates of H."""
-    rows = latest(read_results(folder, "hessian"), "device", "dtype", "D", "T", "threads")
-    header = "device|x|D>|T>|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product GFLOP/s>"
+    keys = ("device", "dtype", "D", "T", "threads", "impl", "config")
+    rows = [row for row in latest(read_results(folder, "hessian"), *keys) if "impl" in row]
+    header = (
+        "device|x|D>|T>|implementation|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product>"
+    )
     return markdown(header, (_hessian_row(row) for row in rows))
 
 
@@ -20,6 +23,7 @@ def _hessian_row(row: dict) -> list[str]:
         row["dtype"],
         str(row["D"]),
         str(row["T"]),
+        row["impl"],
         *(f"{number:.1f}" for number in numbers),
         f"{row['speedup']:.1f}x",
         f"{row['gflops']:.0f}",

@@ -1,6 +1,6 @@
 """Roofline plots: achieved GFLOP/s against flops per byte, under the ceilings of the same run.
 
-    python benchmarks/roofline.py [--results benchmarks/results]
+    python -m benchmarks.roofline [--results benchmarks/results]
 
 Takes every row of results/*.jsonl that carries flops, bytes, time_ms, matmul_gflops and copy_gbps
 (of repeated measurements the last), and writes roofline_<device>.png beside them, one a device. A
@@ -11,7 +11,6 @@ is its own affair.
 import argparse
 import math
 import re
-import sys
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +18,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.tables import latest, read_results
+from benchmarks.rows import latest, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
 NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops", "copy_gbps")
