@@ -25,6 +25,7 @@ SOURCES = {
         "capture.cpp",
         "hessian_accumulate.cpp",
         "isa.cpp",
+        "nucleus.cpp",
         "nucleus_sample.cpp",
         "rmsnorm_capture.cpp",
         "select_lowest.cpp",

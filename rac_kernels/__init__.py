@@ -12,6 +12,7 @@ from rac_kernels.ops import (
     symmetrize_,
     wanda,
 )
+from rac_kernels.ops_alps import alps
 from rac_kernels.ops_capture import capture_, flush_, rmsnorm_capture, swiglu_capture
 from rac_kernels.ops_sample import nucleus_sample
 from rac_kernels.pattern import Pattern
@@ -22,6 +23,7 @@ __all__ = [
     "HessianFactor",
     "PackedTriangle",
     "Pattern",
+    "alps",
     "capture_",
     "factor_hessian",
     "flush_",

@@ -137,11 +137,16 @@ def check_capture(op: str, buffer: "CaptureBuffer", x: Tensor, active: Tensor | 
 
 def check_factor_hessian(op: str, hessian: Tensor, damping: float, max_damping: float) -> None:
     """Refuse what cannot be a sum of x x^T, and damping out of range."""
+    if not 0 <= damping <= max_damping < math.inf:
+        refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
+    check_hessian(op, hessian)
+
+
+def check_hessian(op: str, hessian: Tensor) -> None:
+    """Refuse what by its shape, dtype or diagonal cannot be a sum of x x^T."""
     check_matrix(op, "hessian", hessian, (torch.float32,), square=True)
     if hessian.shape[0] == 0:
         refuse(op, "a hessian with at least one column", list(hessian.shape))
-    if not 0 <= damping <= max_damping < math.inf:
-        refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
     diagonal = hessian.diagonal()
     if not bool(diagonal.isfinite().all()):
         refuse(op, "a finite H", "NaN or Inf on its diagonal: the activations were not finite")

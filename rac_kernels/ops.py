@@ -1,35 +1,34 @@
 """The public functions: validate, choose an implementation, call it."""
 
+from collections.abc import Sequence
+from typing import overload
+
 import torch
 from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import (
-    FLOATS,
     check_factor_hessian,
     check_hessian_accumulate,
     check_matrix,
-    check_pattern,
-    check_same_device,
     check_sparsegpt,
-    refuse,
+    check_stack,
 )
 from rac_kernels._choice import (
+    auto_factor,
     auto_hessian,
     choose,
     native_block,
     native_hessian,
-    native_mask,
     triton_hessian,
+    triton_usable,
 )
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import factor_hessian as reference_factor
 from rac_kernels.reference import hessian_accumulate as reference_hessian
-from rac_kernels.reference import select_mask as reference_mask
 from rac_kernels.reference import sparsegpt as reference_sparsegpt
 from rac_kernels.reference import symmetrize as reference_symmetrize
-from rac_kernels.reference import wanda as reference_wanda
 from rac_kernels.triangle import PackedTriangle
 
 
@@ -119,7 +118,8 @@ def factor_hessian(
         damping: share of the mean diagonal (of the live columns) added to the diagonal.
         max_damping: where doubling stops.
         overwrite: let the factor take the memory of ``hessian``.
-        impl: "auto", "reference".
+        impl: "auto", "reference" (LAPACK; on a GPU cuSOLVER), "triton" (a GPU). Auto on a GPU takes
+            what was the faster one for such a C; "triton" is not yet measured, so never that.
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, damping out of range, NaN or Inf in H, or an H
@@ -130,10 +130,16 @@ def factor_hessian(
     """
     op = "factor_hessian"
     check_factor_hessian(op, hessian, damping, max_damping)
-    choose(op, impl, {"reference"})
-    return reference_factor.factor_hessian(hessian, damping, max_damping, overwrite)
+    usable, faster = triton_hessian(hessian), auto_factor(hessian)
+    cholesky = None
+    if choose(op, impl, {"reference", "triton"}, triton=usable, auto=faster) == "triton":
+        from rac_kernels._triton import factor_hessian as triton_factor
+
+        cholesky = triton_factor.reversed_cholesky_
+    return reference_factor.factor_hessian(hessian, damping, max_damping, overwrite, cholesky)
 
 
+@overload
 def sparsegpt(
     weight: Tensor,
     factor: HessianFactor,
@@ -143,25 +149,46 @@ def sparsegpt(
     compat: bool = False,
     mask: Tensor | None = None,
     impl: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]: ...
+
+
+@overload
+def sparsegpt(
+    weight: Sequence[Tensor],
+    factor: HessianFactor,
+    pattern: Pattern | None,
+    *,
+    block_size: int = 128,
+    compat: bool = False,
+    mask: Sequence[Tensor] | None = None,
+    impl: str = "auto",
+) -> list[tuple[Tensor, Tensor, Tensor]]: ...
+
+
+def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=None, impl="auto"):
     """Prune ``weight`` with optimal brain surgeon updates, block by block.
 
     Args:
-        weight: bf16, fp16 or fp32 [R, C] (out_features, in_features); not changed.
+        weight: bf16, fp16 or fp32 [R, C] (out_features, in_features); not changed. Or a list of
+            matrices [R_i, C] of one dtype whose inputs are the same (q, k and v; gate and up): they
+            share the factor and its products, and each has its own threshold.
         factor: of the layer's Hessian [C, C], from :func:`factor_hessian`.
         pattern: unstructured prunes ``round(numel * s)`` of every [R, block_size] block, ties by
             lowest index; n:m prunes n of every m of a row, chosen on the updated weights.
             None with ``mask``.
         block_size: columns per block.
         compat: unstructured as IST-DASLab's code: prune ``score <= sort(scores)[int(numel * s)]``.
-        mask: bool [R, C], True = kept: prune to this mask instead of choosing one.
-        impl: "auto", "reference", "native" (CPU).
+        mask: bool [R, C], True = kept: prune to this mask instead of choosing one. A list of them
+            for a list of matrices.
+        impl: "auto", "reference", "native" (the CPU, and auto's choice there), "triton" (a GPU, and
+            auto's choice there).
 
     Returns:
         The pruned weight (dtype of ``weight``; arithmetic is float32), the mask bool [R, C]
         (True = kept), and the loss, a float64 scalar tensor: ``||D U||_F^2``, the sum of squared
         OBS errors, with D the change of the weights: the squared output error on H's tokens plus
-        its damping. Weights of dead columns become 0 whatever the mask says.
+        its damping. Weights of dead columns become 0 whatever the mask says. For a list of
+        matrices a list of these; its tensors are views of stacked ones.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, C or block_size is not a
@@ -170,110 +197,30 @@ def sparsegpt(
     Source: SparseGPT, arXiv 2301.00774, algorithm 1.
     """
     op = "sparsegpt"
-    check_sparsegpt(op, weight, factor.upper, pattern, block_size, mask)
-    chosen = choose(op, impl, {"reference", "native"}, native=native_block(weight))
-    solve = _native.sparsegpt_block if chosen == "native" else reference_sparsegpt.solve_block
-    return reference_sparsegpt.sparsegpt(
-        weight,
-        factor.upper,
-        factor.dead,
-        pattern,
-        block_size=block_size,
-        compat=compat,
-        mask=mask,
-        solve=solve,
+    stacked = isinstance(weight, (list, tuple))
+    weights = list(weight) if stacked else [weight]
+    masks = mask if stacked or mask is None else [mask]
+    check_stack(op, weights, masks)
+    for index, each in enumerate(weights):
+        given = None if masks is None else masks[index]
+        check_sparsegpt(op, each, factor.upper, pattern, block_size, given)
+    usable = triton_usable(weights[0])
+    chosen = choose(
+        op,
+        impl,
+        {"reference", "native", "triton"},
+        native_block(weights[0]),
+        triton=usable,
+        auto=("triton",) if weights[0].is_cuda else ("native",),
     )
+    shared = (factor.upper, factor.dead, pattern)
+    options = {"block_size": block_size, "compat": compat, "masks": masks}
+    if chosen == "triton":
+        from rac_kernels._triton import sparsegpt as triton_sparsegpt
 
-
-def wanda(
-    weight: Tensor, hessian_diagonal: Tensor, pattern: Pattern, *, impl: str = "auto"
-) -> tuple[Tensor, Tensor]:
-    """Zero the lowest ``|w_ij| * sqrt(H_jj)`` of every row (n:m: of every m); no weight update.
-
-    Args:
-        weight: bf16, fp16 or fp32 [R, C]; not changed.
-        hessian_diagonal: [C], the diagonal of the raw sums, finite and >= 0.
-        pattern: unstructured prunes ``round(C * s)`` of each row, ties by lowest index.
-        impl: see :func:`select_mask`.
-
-    Returns:
-        The pruned weight and the mask bool [R, C], True = kept.
-
-    Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, or values are not finite.
-
-    Source: Wanda, arXiv 2306.11695, equation 1.
-    """
-    op = "wanda"
-    check_matrix(op, "weight", weight, FLOATS)
-    if hessian_diagonal.shape != weight.shape[1:]:
-        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(hessian_diagonal.shape))
-    check_same_device(op, weight=weight, hessian_diagonal=hessian_diagonal)
-    if not bool((hessian_diagonal.isfinite() & (hessian_diagonal >= 0)).all()):
-        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
-    scores = reference_wanda.wanda_scores(weight, hessian_diagonal)
-    mask = _select_mask(op, scores, pattern, "row", 128, impl)
-    return weight.masked_fill(~mask, 0), mask
-
-
-def magnitude(weight: Tensor, pattern: Pattern, *, impl: str = "auto") -> tuple[Tensor, Tensor]:
-    """Zero the smallest ``|w_ij|`` of the layer (n:m: of every m neighbours of a row).
-
-    Args:
-        weight: bf16, fp16 or fp32 [R, C]; not changed.
-        pattern: unstructured prunes ``round(R * C * s)``, ties by lowest index.
-        impl: see :func:`select_mask`.
-
-    Returns:
-        The pruned weight and the mask bool [R, C], True = kept.
-
-    Raises:
-        ValueError, TypeError: as :func:`select_mask`.
-    """
-    check_matrix("magnitude", "weight", weight, FLOATS)
-    mask = _select_mask("magnitude", weight.abs(), pattern, "layer", 128, impl)
-    return weight.masked_fill(~mask, 0), mask
-
-
-def select_mask(
-    scores: Tensor,
-    pattern: Pattern,
-    per: str = "row",
-    *,
-    block_size: int = 128,
-    impl: str = "auto",
-) -> Tensor:
-    """Keep-mask bool [R, C] (True = kept) that prunes the lowest scores, ties by lowest index.
-
-    Args:
-        scores: bf16, fp16 or fp32 [R, C], no NaN.
-        pattern: unstructured prunes ``round(numel * s)`` of each ``per``; n:m always n of every m
-            neighbours of a row.
-        per: "row", "block" ([R, block_size] columns) or "layer".
-        block_size: columns per block.
-        impl: "auto", "reference", "native" (n:m alone, m <= 128, on the CPU or a GPU).
-
-    Raises:
-        ValueError, TypeError: NaN, a bad ``per``, C not a multiple of m, wrong dtype or impl.
-    """
-    check_matrix("select_mask", "scores", scores, FLOATS)
-    return _select_mask("select_mask", scores, pattern, per, block_size, impl)
-
-
-def _select_mask(
-    op: str, scores: Tensor, pattern: Pattern, per: str, block_size: int, impl: str
-) -> Tensor:
-    if per not in ("row", "block", "layer"):
-        refuse(op, "per 'row', 'block' or 'layer'", repr(per))
-    if block_size < 1:
-        refuse(op, "block_size >= 1", block_size)
-    check_pattern(op, pattern, scores.shape[1])
-    if scores.numel() and bool(scores.aminmax().max.isnan()):  # NaN wins, and it is one fast read
-        refuse(op, "scores without NaN", f"NaN in scores {list(scores.shape)}")
-    native = native_mask(scores, pattern)
-    # On a GPU the reference stays the automatic choice: the CUDA kernel has not been timed there.
-    prefer = native if scores.device.type == "cpu" else "not chosen automatically on a GPU"
-    allowed = {"reference", "native"}
-    if choose(op, impl, allowed, native=prefer if impl == "auto" else native) == "native":
-        return _native.select_mask(scores.contiguous(), pattern)
-    return reference_mask.select_mask(scores, pattern, per, block_size)
+        results = triton_sparsegpt.sparsegpt(weights, *shared, **options)
+    else:
+        native = chosen == "native"
+        solve = _native.sparsegpt_block if native else reference_sparsegpt.solve_block
+        results = reference_sparsegpt.sparsegpt(weights, *shared, **options, solve=solve)
+    return results if stacked else results[0]

@@ -6,7 +6,7 @@ prints registers, spills, shared memory and tensor core instructions of every ca
 asserts on them. A case is one specialisation of one kernel for one target; each kernel's cases are
 in aot_cases/<op>.py, made from its tuning entries by a function `compile_cases() -> list[Case]`.
 Compilation runs in a process of its own, because it needs TRITON_INTERPRET to be unset when the
-kernel is decorated; one process takes all cases.
+kernel is decorated; one process takes many cases.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,20 @@ def all_cases(part: str = "") -> list[Case]:
 
 
 def compile_all(cases: list[Case], ptx: Path | None = None) -> dict[str, Compiled]:
-    """Compile in a process without TRITON_INTERPRET; name -> result. PTX goes to folder `ptx`."""
+    """Compile in processes without TRITON_INTERPRET; name -> result. PTX goes to folder `ptx`."""
     if ptx is not None:
         ptx.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     folder = str(ptx.resolve()) if ptx is not None else ""
+    count = max(1, min(os.cpu_count() or 1, len(cases) // 4))
+    with ThreadPoolExecutor(count) as pool:
+        shares = [cases[n::count] for n in range(count)]
+        done = pool.map(lambda share: _run_worker(share, folder), shares)
+        results = {name: result for part in done for name, result in part.items()}
+    return {case.name: results[case.name] for case in cases}
+
+
+def _run_worker(cases: list[Case], folder: str) -> dict[str, Compiled]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     request = {"ptx": folder, "cases": [dataclasses.asdict(case) for case in cases]}
     done = subprocess.run(
         [sys.executable, __file__, "--worker"],

@@ -10,11 +10,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <memory>
 
 #include "elements.h"
 #include "exponential.h"
 #include "kernels.h"
+#include "nucleus.h"
 
 namespace {
 
@@ -23,37 +23,6 @@ constexpr int PARTS = 32;   // partial maxima and sums of a block
 constexpr float LOWEST_EXPONENT = -87.0f;  // exp of less counts as 0: not a normal float
 // At most this many ids can each hold more than a 1 / FEW of the probability: tried first.
 constexpr int FEW = 1024;
-
-// Not set to 0, so that what is not used is not touched.
-template <typename T>
-std::unique_ptr<T[]> array(int64_t size) {
-  return std::unique_ptr<T[]>(new T[size]);
-}
-
-// Candidates for the nucleus, in the order of their ids.
-struct Candidates {
-  explicit Candidates(int64_t vocabulary)
-      : distance(array<float>(vocabulary + BLOCK)),
-        weight(array<float>(vocabulary + BLOCK)),
-        id(array<int32_t>(vocabulary + BLOCK)) {}
-  // Distances are not negative: they order as their bits do.
-  int32_t key(int64_t i) const {
-    int32_t bits;
-    std::memcpy(&bits, &distance[i], sizeof(bits));
-    return bits;
-  }
-  std::unique_ptr<float[]> distance;  // maximum - logit
-  std::unique_ptr<float[]> weight;    // exp(-distance / temperature)
-  std::unique_ptr<int32_t[]> id;
-  int64_t size = 0;
-  double mass = 0;
-};
-
-// The least likely id that belongs, all more likely ones do too.
-struct Last {
-  int32_t key;
-  int32_t id;
-};
 
 struct Scratch {
   explicit Scratch(int64_t vocabulary)
@@ -167,52 +136,7 @@ RAC_INLINE void collect(const Row<L, T>& row, float maximum, float furthest, flo
   for (int64_t i = 0; i < size; ++i) found.mass += found.weight[i];
 }
 
-// With it, the most likely ids reach `target`. Selection by mass: 11, 10 and 10 bits of the key.
-Last last_of_nucleus(const Candidates& found, double target, int32_t* left) {
-  int64_t size = found.size;
-  for (int64_t i = 0; i < size; ++i) left[i] = static_cast<int32_t>(i);
-  double passed = 0;  // mass of what is more likely than all that is left
-  for (const int shift : {20, 10, 0}) {
-    const int bins = shift == 20 ? 2048 : 1024;
-    const auto bin_of = [&](int32_t i) { return (found.key(i) >> shift) & (bins - 1); };
-    double mass[2048] = {};
-    for (int64_t i = 0; i < size; ++i) mass[bin_of(left[i])] += found.weight[left[i]];
-    int end = bins - 1;  // rounding must not lead past the last bin that has something
-    while (mass[end] <= 0) --end;
-    int bin = 0;
-    for (; bin < end && passed + mass[bin] < target; ++bin) passed += mass[bin];
-    int64_t kept = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      const int32_t one = left[i];
-      left[kept] = one;
-      kept += bin_of(one) == bin;
-    }
-    size = kept;
-  }
-  int64_t i = 0;  // equally likely ids are left: the lowest ones belong
-  for (; i + 1 < size && (passed += found.weight[left[i]]) < target; ++i) continue;
-  return {found.key(left[i]), found.id[left[i]]};
-}
-
-// The first id up to which the nucleus weighs more than a share of `uniform` of it.
-int64_t draw_candidate(const Candidates& found, Last last, float uniform) {
-  const auto belongs = [&](int64_t i) {
-    const int32_t key = found.key(i);
-    return found.weight[i] > 0 && (key < last.key || (key == last.key && found.id[i] <= last.id));
-  };
-  double mass = 0, passed = 0;
-  for (int64_t i = 0; i < found.size; ++i) mass += belongs(i) ? found.weight[i] : 0;
-  const double target = uniform * mass;
-  int64_t id = -1;
-  for (int64_t i = 0; i < found.size && !(passed > target); ++i) {
-    if (!belongs(i)) continue;
-    id = found.id[i];
-    passed += found.weight[i];
-  }
-  return id;
-}
-
-// The same for the whole vocabulary: finds the block by its sum, then the id in it.
+// draw_candidate for the whole vocabulary: finds the block by its sum, then the id in it.
 template <int L, typename T>
 RAC_INLINE int64_t draw_any(const Row<L, T>& row, const double* sums, float maximum,
                             float temperature, double target) {

@@ -61,7 +61,7 @@ def write_row(
     write_tile(mask_ptr, pruned_ptr, row * columns + col, exists, pruned, values)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "count"])
 def rows_kernel(
     scores_ptr,  # [R, C], rows `stride` apart
     scale_ptr,  # [C] or None

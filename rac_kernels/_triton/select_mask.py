@@ -32,7 +32,7 @@ GROUP_TILE = 2048  # scores a program takes in groups_kernel
 SHIFT = {torch.float32: 0, torch.bfloat16: 16, torch.float16: 13}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["vectors"])
 def groups_kernel(
     scores_ptr,  # [R, C] contiguous, as vectors of WIDTH
     scale_ptr,  # [C] or None
@@ -67,7 +67,7 @@ def groups_kernel(
     write_tile(mask_ptr, pruned_ptr, offs, exists, pruned, values)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def selected_kernel(
     scores_ptr,
     scale_ptr,

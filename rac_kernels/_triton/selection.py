@@ -59,7 +59,7 @@ def known_digits(bins_ptr, count, KNOWN: tl.constexpr):
     return prefix, count
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def count_digits_kernel(
     values_ptr,  # [R, C]
     scale_ptr,  # [C] or None
@@ -94,7 +94,7 @@ def count_digits_kernel(
     tl.atomic_add(bins_ptr + offs, found, mask=found > 0, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def count_ties_kernel(
     values_ptr,
     scale_ptr,
@@ -120,7 +120,7 @@ def count_ties_kernel(
     tl.store(ties_ptr + tl.program_id(0), tl.sum(tl.sum(ties.to(tl.int32), 1), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def find_last_kernel(
     values_ptr,
     scale_ptr,

@@ -18,7 +18,7 @@ from rac_kernels._triton.selection import is_selected
 from rac_kernels._triton.split_product import add_product, high_part
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles"])
 def solve_block_kernel(
     values_ptr,  # [R, B], float32: the block before its solve
     inverse_ptr,  # U_bb^-1 [B, B]

@@ -68,7 +68,7 @@ def carry_kernel(
     tl.store(low_ptr + offs, acc - high, mask=mask_b & mask_i)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def values_kernel(
     weight_ptr,  # [R, C]
     dead_ptr,  # bool [C]

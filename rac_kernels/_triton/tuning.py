@@ -167,3 +167,32 @@ SOLVE = {
     90: SolveConfig(64, 128, 32, num_warps=4, num_stages=3),
     80: SolveConfig(64, 128, 16, num_warps=8, num_stages=3),
 }
+
+
+@dataclass(frozen=True)
+class FactorConfig:
+    """How H = U U^T is blocked.
+
+    Attributes:
+        block: columns of a diagonal block, factored by one program in float64.
+        panel: rows whose updates of all rows above are made at once; a multiple of block and block_i.
+        block_i: side of a tile of the update.
+        block_k: rows of the panel per step of it.
+        block_j: columns that a program of the panel's solve takes.
+        num_warps: of the update.
+        num_stages: steps of it whose loads are in flight.
+        precision: of the update's product; see HessianConfig.
+    """
+
+    block: int = 64
+    panel: int = 512
+    block_i: int = 128
+    block_k: int = 32
+    block_j: int = 64
+    num_warps: int = 8
+    num_stages: int = 3
+    precision: str = "bf16x6"
+
+
+# capability -> what runs. Not measured: auto takes cuSOLVER until it is.
+FACTOR = {90: FactorConfig(), 80: FactorConfig(block_k=16)}

@@ -47,39 +47,48 @@ def _pruned_in_block(scores: Tensor, pattern: Pattern, compat: bool) -> Tensor:
 
 
 def sparsegpt(
-    weight: Tensor,
+    weights: list[Tensor],
     upper: Tensor,
     dead: Tensor,
     pattern: Pattern | None,
     *,
     block_size: int,
     compat: bool,
-    mask: Tensor | None,
+    masks: list[Tensor] | None,
     solve: SolveBlock = solve_block,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Prune ``weight`` [R, C] block by block; see :func:`rac_kernels.sparsegpt`.
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Prune ``weights``, each [R_i, C], block by block; see :func:`rac_kernels.sparsegpt`.
 
     With ``D = W_final - W`` on the columns before block b, the block enters its solve as
-    ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself.
+    ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself. Matrices that share U are
+    stacked by rows for this product; each is solved by itself.
     """
-    rows, columns = weight.shape
+    sizes = [weight.shape[0] for weight in weights]
+    rows, columns, device = sum(sizes), upper.shape[0], upper.device
     any_dead = bool(dead.any())
-    keep = torch.empty(rows, columns, dtype=torch.bool, device=weight.device)
-    if mask is not None:
-        keep.copy_(mask)
-    delta = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)  # D
-    loss = torch.zeros((), dtype=torch.float64, device=weight.device)
+    keep = torch.empty(rows, columns, dtype=torch.bool, device=device)
+    if masks is not None:
+        torch.cat(masks, out=keep)
+    delta = torch.empty(rows, columns, dtype=torch.float32, device=device)  # D
+    losses = [torch.zeros((), dtype=torch.float64, device=device) for _ in weights]
     for start in range(0, columns, block_size):
         block = slice(start, min(start + block_size, columns))
-        original = weight[:, block].float()  # [R, B]
+        original = torch.cat([weight[:, block] for weight in weights]).float()  # [R, B]
         if any_dead:
-            original = original.masked_fill(dead[block], 0)
+            original.masked_fill_(dead[block], 0)
         inverse = triangular_inverse(upper[block, block])  # [B, B]
         carry = upper[:start, block] @ inverse  # [start, B]
         values = torch.addmm(original, delta[:, :start], carry, alpha=-1)  # [R, B]
-        loss += solve(values, inverse, keep[:, block], pattern, compat)
+        parts = zip(values.split(sizes), keep[:, block].split(sizes), strict=True)
+        for index, (part, kept) in enumerate(parts):
+            losses[index] += solve(part, inverse, kept, pattern, compat)
         torch.sub(values, original, out=delta[:, block])
-    pruned = delta.add_(weight)  # a pruned weight is w - w = 0
-    if any_dead:
-        pruned.masked_fill_(dead, 0)
-    return pruned.to(weight.dtype), keep, loss
+    results = []
+    for weight, change, kept, loss in zip(
+        weights, delta.split(sizes), keep.split(sizes), losses, strict=True
+    ):
+        pruned = change.add_(weight)  # a pruned weight is w - w = 0
+        if any_dead:
+            pruned.masked_fill_(dead, 0)
+        results.append((pruned.to(weight.dtype), kept, loss))
+    return results

@@ -1,0 +1,43 @@
+"""Specialisations of the factor's kernels."""
+
+from aot import Case
+
+from rac_kernels._triton import tuning
+
+MODULE = "rac_kernels._triton.factor_hessian:"
+
+
+def compile_cases() -> list[Case]:
+    """Each kernel with its tuning entry."""
+    cases = []
+    for capability, c in tuning.FACTOR.items():
+        shared = {"capability": capability, "indivisible": ("size",)}
+        sizes = dict.fromkeys(("start", "size", "stride"), "i32")
+        both = {"h_ptr": "*fp32", "inverse_ptr": "*fp32"}
+        cases += [
+            Case(
+                MODULE + "diagonal_kernel",
+                both | {"info_ptr": "*i32"} | sizes,
+                {"BLOCK": c.block},
+                num_warps=8,
+                tensor_cores=False,
+                **shared,
+            ),
+            Case(
+                MODULE + "panel_kernel",
+                both | sizes,
+                {"BLOCK": c.block, "BLOCK_J": c.block_j},
+                **shared,
+            ),
+            Case(
+                MODULE + "update_kernel",
+                {"h_ptr": "*fp32"}
+                | dict.fromkeys(("first_tile", "end", "source", "depth", "stride"), "i32"),
+                {"BLOCK_I": c.block_i, "BLOCK_K": c.block_k, "PRECISION": c.precision},
+                capability,
+                c.num_warps,
+                c.num_stages,
+                ("first_tile", "depth"),
+            ),
+        ]
+    return cases
