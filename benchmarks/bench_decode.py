@@ -5,8 +5,8 @@
 All decode the same prompts with the same engine, cache and sampler; the three take turns, a round
 of steps each. `hooks` is what pruning scripts do when they meet activations: a forward hook on
 every linear that adds X^T X in float32, one H a linear; it cannot run inside a CUDA graph, so its
-decoding is eager. Where a measurement is too short for the ring to fill twice, the cost of a flush
-is measured alone and its share added.
+decoding is eager. A round has as many steps as fill the ring, or a multiple; where that would be
+too many, no flush falls into a round: one is measured alone, and its share of a step added.
 """
 
 import statistics
@@ -35,7 +35,10 @@ SHAPES = {
 }
 MODELS = {"cpu": ("embedded", "SmolLM2-135M, 6 layers"), "cuda": tuple(SHAPES)[:2]}
 BATCHES = {"cpu": (1, 16, 64), "cuda": (1, 16, 64, 256)}
-ROUNDS, WARM_UP, PROMPT = 4, 4, 64
+ROUNDS, WARM_UP = 3, 4
+# A prompt after which every step of a measurement has the same cache window, hence one graph.
+PROMPT = {"cpu": 64, "cuda": 1030}
+STEPS = {"cpu": 16, "cuda": 120}
 
 
 def random_model(name: str, device: str) -> nn.Module:
@@ -89,7 +92,8 @@ class HookCollector:
 
 def decoding(model: nn.Module, batch: int, steps: int, observer: object) -> Generation:
     """`batch` rows that decode until they are stopped."""
-    ids = torch.randint(3, 100, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
+    length = PROMPT[next(model.parameters()).device.type]
+    ids = torch.randint(3, 100, (batch, length), generator=torch.Generator().manual_seed(0))
     sampling = Sampling(ROUNDS * steps + WARM_UP + 1, 1.0, 0.95)
     run = Generation(model, ids.tolist(), sampling, batch_size=batch, observer=observer)
     run.schedule.stop_ids = set()
@@ -105,9 +109,13 @@ def advance(run: Generation, steps: int, device: str) -> None:
     wait_for(device)
 
 
-def bench(model: nn.Module, name: str, batch: int, steps: int, options) -> dict:
+def bench(model: nn.Module, name: str, batch: int, options) -> dict:
     """Milliseconds a step of the three contenders, in turns."""
     collector = HessianCollector(model, find_groups(model))
+    kind = options.device.split(":")[0]
+    to_fill, most = max(1, collector.slots // batch), 2 * STEPS[kind]
+    amortised = to_fill > most
+    steps = STEPS[kind] if amortised else to_fill * max(1, STEPS[kind] // to_fill)
     observers = {"plain": None, "capture": collector, "hooks": HookCollector(model)}
     times: dict[str, list[float]] = {name: [] for name in observers}
     runs: dict[str, Generation] = {}
@@ -123,7 +131,6 @@ def bench(model: nn.Module, name: str, batch: int, steps: int, options) -> dict:
                 times[contender].append(seconds / steps)
     collector.finish()
     milliseconds = {k: statistics.median(v) * 1e3 for k, v in times.items()}
-    flush_ms, amortised = 0.0, batch * steps < 2 * collector.slots
     if amortised:
         flush_ms = flush_milliseconds(collector, options.device) * batch / collector.slots
         milliseconds["capture"] += flush_ms
@@ -166,7 +173,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     kind = options.device.split(":")[0]
-    steps = 16 if kind == "cpu" else 128
     names = options.models or MODELS[kind]
     for name in names[:1] if options.quick else names:
         if name == "embedded":
@@ -174,7 +180,7 @@ def main() -> None:
         else:
             model = random_model(name, options.device)
         for batch in BATCHES[kind][:2] if options.quick else BATCHES[kind]:
-            report(bench(model, name, batch, steps, options), options.out, "decode")
+            report(bench(model, name, batch, options), options.out, "decode")
         del model
 
 

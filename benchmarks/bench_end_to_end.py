@@ -8,12 +8,14 @@ whole process: imports, loading, decoding, Hessians, solving, checkpoint.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,11 +32,17 @@ RECIPES = {  # of the embedded model, and of any other
 
 def check_out(commit: str, folder: Path) -> None:
     """A built checkout of `commit` in `folder`."""
-    run = {"check": True, "stdout": subprocess.DEVNULL}
-    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True)
-    subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, **run)
-    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(build, cwd=folder, stderr=subprocess.DEVNULL, **run)
+    archive = call(["git", "archive", commit], cwd=ROOT)
+    call(["tar", "-x", "-C", str(folder)], input=archive)
+    call([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=folder)
+
+
+def call(command: list[str], **options: Any) -> bytes:
+    """The command's stdout; where it fails, exit with the end of what it said."""
+    done = subprocess.run(command, capture_output=True, **options)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return done.stdout
 
 
 def prune(source: Path, model: str, prompts: Path, out: Path, threads: int) -> dict:
@@ -46,8 +54,7 @@ def prune(source: Path, model: str, prompts: Path, out: Path, threads: int) -> d
         command += ["--prompts", str(prompts)]
     variables = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": str(threads)}
     command += ["--out", str(out), "--quiet", "--device", "cpu"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(command, cwd=out.parent, env=variables, check=True, **quiet)
+    call(command, cwd=out.parent, env=variables)
     return read_json(out / "model" / "rac.json")
 
 
@@ -55,8 +62,8 @@ def bench(model: str, before: Path, work: Path, options: argparse.Namespace) -> 
     """Both versions in turns; a row for each."""
     prompts = work / "prompts.jsonl"
     problems = generate_problems("calibration")
-    lines = (f'{{"prompt": "{next(problems).prompt}{INSTRUCTION}"}}\n' for _ in range(400))
-    prompts.write_text("".join(lines))
+    rows = ({"prompt": next(problems).prompt + INSTRUCTION} for _ in range(400))
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     sources = {"before": before, "now": ROOT}
     seconds: dict[str, list[float]] = {name: [] for name in sources}
     records: dict[str, dict] = {}

@@ -6,22 +6,37 @@ The baseline is benchmarks/peers/eager_sparsegpt.py: Cholesky, inverse, upper Ch
 columns in torch. The floor is C^3/3 + R*C^2 flops (the factor and the left-looking products) at the
 matrix-product rate measured in the same run. Both are checked before they are timed: the same
 Hessian, and an output error ||(W - Q) X|| that is not larger than the baseline's.
+
+`--model 7b` (or 14b, 32b) times ours alone on all linears of one decoder layer of that shape, those
+that share an input solved together, and says what all its layers would take.
 """
+
+import argparse
+import time
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import bench_options, matmul_gflops, median_seconds, report
+from benchmarks.common import bench_options, device_seconds, matmul_gflops, report, wait_for
 from benchmarks.peers.eager_sparsegpt import EagerSparseGPT, parse_pattern
 from rac_kernels import Pattern, factor_hessian, hessian_accumulate_, sparsegpt, symmetrize_
 
 # R x C: the issue's three (3584 x 9472 is a 7B down projection halved), and 1.5B's hidden square.
-SHAPES = [(1536, 1536), (2048, 2048), (4096, 4096), (3584, 9472)]
+CPU_SHAPES = [(1536, 1536), (2048, 2048), (4096, 4096), (3584, 9472)]
+# 1.5B hidden, 7B hidden, gate or up, and down; 14B down.
+GPU_SHAPES = [(1536, 1536), (3584, 3584), (18944, 3584), (3584, 18944), (5120, 13824)]
 PATTERNS = ("0.5", "2:4")
+# Decoder layers, and of each the linears that share an input: C and their R.
+MODELS = {
+    "smollm2-135m": (30, {576: [[576, 192, 192], [576], [1536, 1536]], 1536: [[576]]}),
+    "7b": (28, {3584: [[3584, 512, 512], [3584], [18944, 18944]], 18944: [[3584]]}),
+    "14b": (48, {5120: [[5120, 1024, 1024], [5120], [13824, 13824]], 13824: [[5120]]}),
+    "32b": (64, {5120: [[5120, 1024, 1024], [5120], [27648, 27648]], 27648: [[5120]]}),
+}
 
 
-def random_layer(rows: int, columns: int, device: str) -> tuple[Tensor, Tensor]:
-    """A weight [R, C] and the Hessian [C, C] of 2C correlated tokens with uneven scales."""
+def random_hessian(columns: int, device: str) -> Tensor:
+    """The Hessian [C, C] of 2C correlated tokens with uneven scales."""
     torch.manual_seed(0)
     hessian = torch.zeros(columns, columns, device=device)
     scale = 10 ** torch.linspace(-0.5, 0.5, columns, device=device)
@@ -30,7 +45,13 @@ def random_layer(rows: int, columns: int, device: str) -> tuple[Tensor, Tensor]:
         x = torch.randn(columns // 4, columns, device=device)
         x += torch.randn(columns // 4, 64, device=device) @ shared / 8
         hessian_accumulate_(hessian, x * scale)
-    return torch.randn(rows, columns, device=device), symmetrize_(hessian)
+    return symmetrize_(hessian)
+
+
+def random_layer(rows: int, columns: int, device: str) -> tuple[Tensor, Tensor]:
+    """A weight [R, C] and a Hessian [C, C]."""
+    hessian = random_hessian(columns, device)
+    return torch.randn(rows, columns, device=device), hessian
 
 
 def eager(weight: Tensor, hessian: Tensor, pattern: str) -> Tensor:
@@ -57,7 +78,7 @@ def bench(rows: int, columns: int, pattern: str, options, ceiling: float) -> dic
     theirs = eager(weight, hessian, pattern)
     error, their_error = (output_error(weight, q, hessian) for q in (pruned, theirs))
     assert error <= their_error * (1 + 1e-4), f"{error} is larger than {their_error}"
-    seconds = median_seconds(
+    seconds = device_seconds(
         {
             "factor": lambda: factor_hessian(hessian),
             "solve": lambda: sparsegpt(weight, factor, Pattern.parse(pattern)),
@@ -88,11 +109,46 @@ def bench(rows: int, columns: int, pattern: str, options, ceiling: float) -> dic
     }
 
 
+def bench_model(name: str, pattern: str, options: argparse.Namespace) -> dict:
+    """Time the factors and solves of one decoder layer's linears, each the second time."""
+    layers, groups = MODELS[name]
+    seconds = {}
+    for columns, stacks in groups.items():
+        hessian = random_hessian(columns, options.device)
+        for sizes in stacks:
+            weights = [torch.randn(rows, columns, device=options.device) for rows in sizes]
+            weights = [w.bfloat16() if hessian.is_cuda else w for w in weights]
+            for _ in range(2):
+                wait_for(options.device)
+                start = time.perf_counter()
+                factor = factor_hessian(hessian)
+                sparsegpt(weights, factor, Pattern.parse(pattern))
+                wait_for(options.device)
+                seconds[f"{'+'.join(map(str, sizes))} x {columns}"] = time.perf_counter() - start
+    return {
+        "op": "factor_hessian + sparsegpt",
+        "device": options.device,
+        "model": name,
+        "pattern": pattern,
+        "groups_ms": {group: value * 1e3 for group, value in seconds.items()},
+        "layer_ms": sum(seconds.values()) * 1e3,
+        "layers": layers,
+        "model_s": sum(seconds.values()) * layers,
+    }
+
+
 def main() -> None:
-    options = bench_options(__doc__).parse_args()
+    parser = bench_options(__doc__)
+    parser.add_argument("--model", choices=MODELS, help="one decoder layer of it, ours alone")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.model:
+        for pattern in PATTERNS:
+            report(bench_model(options.model, pattern, options), options.out, "sparsegpt_model")
+        return
     ceiling = matmul_gflops(device=options.device)
-    for rows, columns in SHAPES[:1] if options.quick else SHAPES:
+    shapes = GPU_SHAPES if options.device.startswith("cuda") else CPU_SHAPES
+    for rows, columns in shapes[:1] if options.quick else shapes:
         for pattern in PATTERNS:
             report(bench(rows, columns, pattern, options, ceiling), options.out, "sparsegpt")
 

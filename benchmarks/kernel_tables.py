@@ -95,8 +95,8 @@ def _decode_row(row: dict) -> list[str]:
 
 def sample_table(folder: Path) -> str:
     """Nucleus sampling."""
-    rows = latest(read_results(folder, "sample"), "device", "dtype", "B", "V", "threads")
-    header = "device|logits|B>|V>|ours ms>|sort and scatter ms>|speed-up>"
+    rows = latest(read_results(folder, "sample"), "device", "dtype", "B", "V", "logits", "threads")
+    header = "device|logits||B>|V>|ours ms>|sort and scatter ms>|speed-up>"
     return markdown(header, (_sample_row(row) for row in rows))
 
 
@@ -104,10 +104,11 @@ def _sample_row(row: dict) -> list[str]:
     return [
         device_name(row),
         row["dtype"],
+        row["logits"],
         str(row["B"]),
         str(row["V"]),
-        f"{row['time_ms']:.2f}",
-        f"{row['baseline_ms']:.1f}",
+        f"{row['time_us'] / 1e3:.2f}",
+        f"{row['baseline_us'] / 1e3:.1f}",
         f"{row['speedup']:.1f}x",
     ]
 

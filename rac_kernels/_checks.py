@@ -1,6 +1,7 @@
 """The checks that ops.py makes: each error says op, expected, got, shapes."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -153,6 +154,18 @@ def check_hessian(op: str, hessian: Tensor) -> None:
     if bool((diagonal < 0).any()):
         column = int((diagonal < 0).nonzero()[0])
         refuse(op, "sums of squares on H's diagonal", f"{float(diagonal[column])} at {column}")
+
+
+def check_stack(op: str, weights: list[Tensor], masks: Sequence[Tensor] | None) -> None:
+    """Refuse a list of weights that cannot be solved together, or masks that are not one each."""
+    if not weights:
+        refuse(op, "at least one weight", "an empty list")
+    dtypes = {weight.dtype for weight in weights if isinstance(weight, Tensor)}
+    if len(dtypes) > 1:
+        refuse(op, "weights of one dtype", ", ".join(sorted(map(str, dtypes))))
+    if masks is not None and (isinstance(masks, Tensor) or len(masks) != len(weights)):
+        got = "a tensor" if isinstance(masks, Tensor) else len(masks)
+        refuse(op, f"a list of {len(weights)} masks for as many weights", got)
 
 
 def check_sparsegpt(

@@ -101,6 +101,34 @@ def auto_hessian(hessian: Tensor) -> tuple[str, ...]:
     return ("native",) if fast else ()
 
 
+def auto_factor(hessian: Tensor) -> tuple[str, ...]:
+    """Name what impl="auto" takes for the factor of ``hessian`` [C, C], the first that can run."""
+    if not hessian.is_cuda:
+        return ()
+    from rac_kernels._triton import tuning
+
+    least = tuning.FACTOR_FROM[tuning.capability(hessian.device)]
+    return ("triton",) if least is not None and hessian.shape[0] >= least else ()
+
+
+def triton_mask(scores: Tensor, pattern: Pattern, per: str, block_size: int) -> str | None:
+    """None when the Triton selection can take ``scores``, else why not."""
+    rows, columns = scores.shape
+    numel = {"row": columns, "block": rows * min(block_size, columns), "layer": rows * columns}[per]
+    if not pattern.structured and numel >= 2**31:
+        return f"it takes less than 2^31 scores a {per}, and there are {numel}"
+    return triton_usable(scores)
+
+
+def triton_block(weights: list[Tensor], block_size: int) -> str | None:
+    """None when the Triton block solve can take ``weights``, else why not."""
+    columns = min(block_size, weights[0].shape[1])
+    largest = max(columns, *(weight.shape[0] for weight in weights)) * columns
+    if largest >= 2**31:
+        return f"it takes less than 2^31 weights a block, and there are {largest}"
+    return triton_usable(weights[0])
+
+
 def native_block(tensor: Tensor) -> str | None:
     """None when the C++ block solve can take ``tensor``, else why not."""
     if tensor.device.type != "cpu":

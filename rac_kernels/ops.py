@@ -20,8 +20,8 @@ from rac_kernels._choice import (
     choose,
     native_block,
     native_hessian,
+    triton_block,
     triton_hessian,
-    triton_usable,
 )
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
@@ -204,13 +204,12 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
     for index, each in enumerate(weights):
         given = None if masks is None else masks[index]
         check_sparsegpt(op, each, factor.upper, pattern, block_size, given)
-    usable = triton_usable(weights[0])
     chosen = choose(
         op,
         impl,
         {"reference", "native", "triton"},
         native_block(weights[0]),
-        triton=usable,
+        triton=triton_block(weights, block_size),
         auto=("triton",) if weights[0].is_cuda else ("native",),
     )
     shared = (factor.upper, factor.dead, pattern)

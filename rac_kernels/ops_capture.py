@@ -31,7 +31,8 @@ def capture_(
     """Append the active rows of ``x`` to the filling half of ``buffer``, in order.
 
     Outside of a CUDA graph B rows are reserved first, active or not; inside one, whoever replays
-    the graph calls ``buffer.reserve(B)`` before each replay.
+    the graph counts them before each replay, with ``buffer.reserve(B)`` or by itself. Rows that do
+    not fit all the same are counted as lost, and the next flush raises.
 
     Args:
         buffer: for rows of D features.

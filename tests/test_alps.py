@@ -1,10 +1,11 @@
-"""ALPS against the published iteration in float64, exact least squares, every support, SparseGPT."""
+"""ALPS against the published iteration in float64, exact least squares, and SparseGPT."""
 
 import itertools
 
 import pytest
 import torch
-from numeric import activations, damped, layer, lowest
+from alps_truth import best_on, loss_of, published_admm
+from numeric import activations, damped, layer
 
 from rac_kernels import (
     PackedTriangle,
@@ -18,53 +19,6 @@ from rac_kernels import (
 
 # R or C of 1, C off a block of 128, wide and tall: solves by triangles and by an inverse.
 SHAPES = [(1, 1), (1, 40), (7, 1), (33, 200), (5, 300), (200, 36)]
-
-
-def project(values, pattern):
-    """Keep-mask of the largest magnitudes, by a stable sort."""
-    scores = values.abs()
-    if pattern.structured:
-        return ~lowest(scores.reshape(-1, pattern.m), pattern.n).view_as(scores)
-    return ~lowest(scores.reshape(1, -1), round(scores.numel() * pattern.sparsity)).view_as(scores)
-
-
-def published_admm(weight, hessian, pattern, damping=0.01):
-    """The support of ALPS's ADMM in float64, by an eigendecomposition, unscaled dual V."""
-    hessian = damped(hessian, damping)
-    scale = hessian.diagonal().sqrt()
-    values, vectors = torch.linalg.eigh(hessian / scale / scale[:, None])
-    normal = (vectors * values) @ vectors.mT
-    dense = weight.double() * scale
-    keep = before = project(dense, pattern)
-    sparse, dual, rho = dense * keep, torch.zeros_like(dense), 0.1
-    for iteration in range(1, 301):
-        inverse = (vectors / (values + rho)) @ vectors.mT
-        solution = (dense @ normal - dual + rho * sparse) @ inverse
-        target = solution + dual / rho
-        keep = project(target, pattern)
-        sparse = target * keep
-        dual = dual + rho * (solution - sparse)
-        if iteration % 3 == 0:
-            changed, kept = int((keep != before).sum()), int(before.sum())
-            if changed == 0:
-                break
-            rho *= 1.3 if changed > 0.1 * kept else 1.2 if changed > 0.005 * kept else 1.1
-            before = keep
-    return keep
-
-
-def best_on(weight, keep, hessian):
-    """Weights of the least error on a support, by a float64 solve for every row."""
-    result = torch.zeros_like(weight, dtype=torch.float64)
-    for row, (dense, kept) in enumerate(zip(weight.double(), keep, strict=True)):
-        own = hessian[kept][:, kept]
-        result[row, kept] = torch.linalg.solve(own, hessian[kept] @ dense)
-    return result
-
-
-def loss_of(weight, pruned, hessian):
-    change = pruned.double() - weight.double()
-    return float(((change @ hessian) * change).sum())
 
 
 @pytest.mark.parametrize("impl", ["auto", "reference"])
@@ -89,12 +43,12 @@ def test_agrees_with_the_published_iteration(impl, rows, columns, pattern):
     else:
         assert int((~mask).sum()) == round(weight.numel() * pattern.sparsity)
     assert bool((pruned[~mask] == 0).all())
-    # A near tie that falls the other way changes what follows, so supports agree up to a few.
+    # A near tie that falls the other way changes what follows: in float32 a few may differ.
     expected = published_admm(weight, hessian, pattern)
-    assert int((mask != expected).sum()) <= max(2, 0.005 * weight.numel())
+    assert int((mask != expected).sum()) <= max(2, 0.001 * weight.numel())
     exact = damped(hessian, 0.01)
     least = loss_of(weight, best_on(weight, expected, exact), exact)
-    assert float(loss) == pytest.approx(least, rel=0.01, abs=1e-9)
+    assert float(loss) == pytest.approx(least, rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("pattern", ["0.6", "2:4"])
@@ -215,15 +169,40 @@ def test_rank_deficient_and_ill_conditioned():
         pruned, mask, loss = alps(weight, hessian, Pattern(0.6), damping=damping)
         exact = damped(hessian, damping)
         size = loss_of(weight, torch.zeros_like(weight), exact)
-        assert float(loss) == pytest.approx(loss_of(weight, pruned, exact), rel=1e-3, abs=1e-6 * size)
+        expected = pytest.approx(loss_of(weight, pruned, exact), rel=1e-3, abs=1e-6 * size)
+        assert float(loss) == expected
         theirs = sparsegpt(weight, factor_hessian(hessian, damping or 1e-4), Pattern(0.6))[0]
         assert loss_of(weight, pruned, exact) < loss_of(weight, theirs, exact)
 
 
-def test_more_iterations_lower_the_error():
+def test_the_search_lowers_the_error():
+    """A support near that of the largest scaled weights against the one that ADMM settles on."""
     weight, hessian = layer(60, 120)
-    losses = [float(alps(weight, hessian, Pattern(0.6), max_iterations=n)[2]) for n in (1, 6, 300)]
-    assert losses[0] > losses[1] > losses[2]
+    first, settled, longer = (
+        float(alps(weight, hessian, Pattern(0.6), max_iterations=n)[2]) for n in (1, 300, 1000)
+    )
+    assert settled < 0.9 * first
+    assert longer == settled
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("rows", "columns", "pattern"),
+    [(33, 200, "0.6"), (5, 300, "0.6"), (200, 36, "2:4"), (512, 1024, "2:4"), (512, 1024, "0.7")],
+)
+def test_on_a_gpu(rows, columns, pattern, dtype):
+    pattern = Pattern.parse(pattern)
+    weight, hessian = layer(rows, columns)
+    weight = weight.to(dtype)
+    pruned, mask, loss = (t.cpu() for t in alps(weight.cuda(), hessian.cuda(), pattern))
+    assert pruned.dtype == dtype and bool((pruned[~mask] == 0).all())
+    expected = published_admm(weight, hessian, pattern)
+    assert int((mask != expected).sum()) <= max(2, 0.001 * weight.numel())
+    exact = damped(hessian, 0.01)
+    least = loss_of(weight, best_on(weight, expected, exact), exact)
+    assert float(loss) == pytest.approx(least, rel=1e-3)
 
 
 def test_bad_input_is_named():
@@ -244,9 +223,8 @@ def test_bad_input_is_named():
         r"damping >= 0, got inf": (weight, hessian, {"damping": float("inf")}),
         r"max_iterations >= 1, got 0": (weight, hessian, {"max_iterations": 0}),
         r"impl='native' does not exist for this op": (weight, hessian, {"impl": "native"}),
-        r"H \[12, 12\] is not positive definite": (weight, torch.eye(12) + 1, {}),
+        r"H \[12, 12\] is not positive definite": (weight, 2 - torch.eye(12), {}),
     }
-    cases[r"H \[12, 12\] is not positive definite"] = (weight, 2 - torch.eye(12), {})
     for message, (w, h, options) in cases.items():
         with pytest.raises(ValueError, match="alps: .*" + message):
             alps(w, h, half, **options)

@@ -4,11 +4,12 @@ import io
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, CONTEXT, END_ID, VOCABULARY
+from conftest import ARCHITECTURES, CONTEXT, END_ID, VOCABULARY, build_model
 from transformers import AutoModelForCausalLM
 
 from rac.calibration import HessianCollector, find_groups
 from rac.engines import Generation, Sampling, generate
+from rac.engines.attention import use_grouped_attention
 from rac.errors import UserError
 from rac.models import load_model
 
@@ -77,6 +78,38 @@ def test_columns_are_dropped_and_the_context_ends_a_trace(architecture, static, 
         assert trace.finish_reason == "length"
         assert len(trace.prompt_ids) + len(trace.output_ids) == CONTEXT
         assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, 10_000)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("architecture", ["gpt2", "opt"])
+def test_free_rows_do_not_run_out_of_positions(architecture, static, source_of):
+    """A long trace ends early; its row stays free, counting, while the short ones go on."""
+    source = source_of(architecture, dtype=torch.float32)
+    truth = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    truth.generation_config.eos_token_id = None
+    prompts = random_prompts(200, *[160] * 7)
+    model = load_model(source, "cpu")
+    options = {"batch_size": 8, "static": static}
+    generation = Generation(model, prompts, Sampling(10_000, temperature=0), **options)
+    generation.schedule.stop_ids = set()
+    for trace in run(generation):
+        assert trace.output_ids == greedy_truth(truth, trace.prompt_ids, 10_000)
+
+
+def test_dynamic_rope_sees_no_position_of_a_free_row(source_of):
+    """Its base depends on the longest position of the batch."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    changes = {"rope_parameters": rope, "max_position_embeddings": 64}
+    model = build_model("llama", **changes)
+    use_grouped_attention(model)
+    prompts = random_prompts(50, *[20] * 7)
+
+    def outputs(batch):
+        sampling = Sampling(30, temperature=0)
+        return [t.output_ids for t in run(Generation(model, batch, sampling, batch_size=8))]
+
+    together = outputs(prompts)
+    assert sorted(together) == sorted(outputs([p])[0] for p in prompts)
 
 
 def test_seeds(source_of):

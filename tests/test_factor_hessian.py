@@ -153,7 +153,7 @@ def test_not_finite_is_named(bad, place):
         factor_hessian(hessian)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(monkeypatch):
     with pytest.raises(ValueError, match=r"expected a square hessian, got \[2, 3\]"):
         factor_hessian(torch.zeros(2, 3))
     with pytest.raises(TypeError, match="expected hessian in float32, got torch.float64"):
@@ -165,7 +165,10 @@ def test_bad_input_is_named():
             factor_hessian(torch.eye(2), damping)
     with pytest.raises(ValueError, match="sums of squares on H's diagonal, got -1.0 at 1"):
         factor_hessian(torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
-    with pytest.raises(ValueError, match="impl='triton' does not exist"):
+    with pytest.raises(ValueError, match="'native' does not exist for this op, which has referen"):
+        factor_hessian(torch.eye(2), impl="native")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ValueError, match="impl='triton' cannot run: it runs on a GPU"):
         factor_hessian(torch.eye(2), impl="triton")
 
 

@@ -143,11 +143,13 @@ def test_bad_input_is_named():
         magnitude(torch.full((4, 6), float("nan")), half)
 
 
-def test_an_explicit_implementation_never_falls_back():
+def test_an_explicit_implementation_never_falls_back(monkeypatch):
     scores = scores_of(4, 260)
     with pytest.raises(ValueError, match="native' cannot run: it selects n:m masks, and the patt"):
         select_mask(scores, Pattern(0.5), impl="native")
     with pytest.raises(ValueError, match="native' cannot run: it takes m <= 128"):
         select_mask(scores, Pattern.parse("1:130"), impl="native")
-    with pytest.raises(ValueError, match="impl='triton' does not exist for this op, which has"):
-        select_mask(scores, Pattern(0.5), impl="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    for op in (select_mask, magnitude, lambda s, p, impl: wanda(s, torch.ones(260), p, impl=impl)):
+        with pytest.raises(ValueError, match="impl='triton' cannot run: it runs on a GPU, and the"):
+            op(scores, Pattern(0.5), impl="triton")

@@ -123,7 +123,10 @@ def test_flags_override_the_file(tmp_path):
         ({"top_p": 0}, "--top-p 0: "),
         ({"top_p": 1.1}, r"--top-p 1\.1: "),
         ({"damping": 0.6}, r"--damping 0\.6: "),
-        ({"solver": "obs"}, "--solver obs: Input should be 'sparsegpt', 'wanda' or 'magnitude'"),
+        (
+            {"solver": "obs"},
+            "--solver obs: Input should be 'sparsegpt', 'alps', 'wanda' or 'magnitude'",
+        ),
         ({"include": "("}, r"--include \(: not a regular expression"),
         ({"sparsity": 0.5}, "there is no field 'sparsity'"),
         ({"calibration": "off-policy"}, "needs either --traces FILE or --trace-model NAME"),

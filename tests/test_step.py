@@ -4,12 +4,15 @@ import inspect
 
 import pytest
 import torch
+from conftest import build_model
 from test_engines import random_prompts, run
 
 import rac.engines.step
 from rac.calibration import HessianCollector, find_groups
 from rac.engines import Generation, Sampling
 from rac.engines.attention import use_grouped_attention
+from rac.engines.fused import fuse
+from rac.engines.stacked import stack
 from rac.models import load_model
 
 
@@ -40,7 +43,7 @@ def recorded(monkeypatch):
     """Steps are recorded as if there were CUDA graphs; the list of all recordings."""
     made = []
 
-    def record(function, generator, pool):
+    def record(function, pool):
         variables = inspect.getclosurevars(function).nonlocals
         made.append(Replay(function, variables["self"], variables["cache"]))
         return made[-1], made[-1].result
@@ -97,11 +100,14 @@ def test_what_cannot_be_recorded_runs_eagerly(monkeypatch, source_of):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype):
-    from conftest import build_model
-
+def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype, monkeypatch):
     model = build_model(architecture).to("cuda", dtype)
     use_grouped_attention(model)
+    stack(model)
+    fuse(model)
+    made = []
+    own = rac.engines.step.record
+    monkeypatch.setattr(rac.engines.step, "record", lambda *a: made.append(own(*a)) or made[-1])
     groups = find_groups(model)
     found = []
     for recordable in (False, True):
@@ -111,10 +117,24 @@ def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype):
         with collector.attached():
             traces = run(decoding)
         collector.finish()
-        graphs = [g for g in decoding.decode_step.graphs.values() if g is not None]
-        assert bool(graphs) == recordable
+        assert bool(made) == recordable and None not in made
         found.append((traces, collector))
     assert found[0][0] == found[1][0]
     assert found[0][1].tokens == found[1][1].tokens
     for name in found[0][1].hessians:
         torch.testing.assert_close(found[0][1].hessian(name), found[1][1].hessian(name))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_forward_that_waits_for_the_device_runs_eagerly(caplog):
+    model = build_model("llama").to("cuda")
+    use_grouped_attention(model)
+    expected = run(generation(model, False))
+    model.model.norm.register_forward_hook(
+        lambda module, args, output: output.sum().item() and None
+    )
+    stream = torch.cuda.current_stream()
+    assert run(generation(model, True)) == expected
+    assert caplog.text.count("without a CUDA graph") == 1
+    assert torch.cuda.current_stream() == stream

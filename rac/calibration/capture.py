@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rac.calibration.groups import Group, input_hooks, not_finite
 from rac.engines.fused import producers
+from rac.errors import UserError
 from rac.models import linears
 from rac_kernels import CaptureBuffer, PackedTriangle, capture_, flush_, hessian_accumulate_
 
@@ -86,7 +87,7 @@ class HessianCollector:
         else:
             self._check()
             self._active = None
-            self._weight = None if prompt + decode == real.numel() else real.float()
+            self._weight = None if prompt + decode == real.numel() else real
 
     def prefill(self, real: Tensor, tokens: int) -> None:
         """A forward over prompts follows; `real` bool [B, T] marks its `tokens` real tokens."""
@@ -98,7 +99,7 @@ class HessianCollector:
         self._claim(rows, tokens)
 
     def step(self, active: Tensor) -> None:
-        """`active` bool [B] marks the rows of the coming decode step; may be recorded in a graph."""
+        """`active` bool [B] marks the rows of the coming decode step; a graph may record it."""
         self._active = active
 
     def _claim(self, rows: int, tokens: int) -> None:
@@ -113,6 +114,12 @@ class HessianCollector:
 
     def capture(self, name: str, x: Tensor) -> None:
         """Take what enters the linears of group `name` in the forward announced last."""
+        announced = self._active if self._active is not None else self._weight
+        if announced is not None and x.shape[:-1].numel() != announced.numel():
+            raise UserError(
+                f"{name} reads {list(x.shape)} where {announced.numel()} tokens go into the model: "
+                "leave it out with --exclude"
+            )
         buffer, active = self.staging(name, x)
         if buffer is not None:
             capture_(buffer, x, active)

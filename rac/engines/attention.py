@@ -50,7 +50,7 @@ def grouped_attention(
         output = nn.functional.scaled_dot_product_attention(
             grouped, key, value, attn_mask=attention_mask, scale=scaling
         )
-    return output.view(batch, 1, heads, -1), None
+    return output.reshape(batch, 1, heads, -1), None
 
 
 def use_grouped_attention(model: PreTrainedModel) -> None:

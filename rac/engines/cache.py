@@ -5,6 +5,7 @@ needs to know, whatever its attention. Storage stays where it is from step to st
 has its addresses in it) and is only moved when a row needs more columns than there are.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class SlotLayer(DynamicLayer):
 
     def __init__(self, cache: "SlotCache") -> None:
         super().__init__()
-        self.cache = cache
+        self.cache = weakref.proxy(cache)  # no cycle: the cache's memory is freed with it
         self.buffers: tuple[Tensor, Tensor] | None = None
         self.is_compileable = cache.cursor is not None  # then masks are made without a host sync
 

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from rac_kernels import CaptureBuffer, rmsnorm_capture, swiglu_capture
 
-
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -22,7 +21,7 @@ class Sink(Protocol):
     """Where the inputs of linears go."""
 
     def staging(self, name: str, x: Tensor) -> tuple[CaptureBuffer | None, Tensor | None]:
-        """The ring that rows like `x` are appended to, and its active rows; None: call `capture`."""
+        """The ring for rows like `x`, and the active ones; None: call `capture`."""
 
     def capture(self, name: str, x: Tensor) -> None:
         """Take `x`, which enters the linears of group `name`."""

@@ -31,7 +31,7 @@ class Schedule:
     ) -> None:
         self.prompts, self.sampling = prompts, sampling
         self.stop_ids, self.context, self.batch_size = stop_ids, context, batch_size
-        self.remaining = token_budget
+        self.remaining = self.budget = token_budget
         for index, prompt in enumerate(prompts):
             if not 0 < len(prompt) < context:
                 raise UserError(
@@ -44,9 +44,10 @@ class Schedule:
 
     @property
     def longest(self) -> int:
-        """The most tokens that a prompt and its trace may have."""
+        """The most tokens that a prompt and its trace may have, by context, limit and budget."""
         prompt = max(map(len, self.prompts), default=0)
-        return min(self.context, prompt + self.sampling.max_new_tokens)
+        longest = min(self.context, prompt + self.sampling.max_new_tokens)
+        return longest if self.budget is None else min(longest, self.budget)
 
     @property
     def active(self) -> list[int]:

@@ -45,13 +45,17 @@ class StackedLinears:
 
     @property
     def intact(self) -> bool:
-        """The linears' weights still lie in the joint one; a conversion of the model ends that."""
-        size = self.weight.element_size() * self.weight.shape[1]
-        address = self.weight.data_ptr()
+        """The linears' parameters still lie in the joint ones; converting the model ends that."""
+        width, size = self.weight.shape[1], self.weight.element_size()
+        weight = self.weight.data_ptr()
+        bias = 0 if self.bias is None else self.bias.data_ptr()
         for module in self.linears:
-            if module.weight.data_ptr() != address:
+            if module.weight.data_ptr() != weight:
                 return False
-            address += size * module.out_features
+            if bias and (module.bias is None or module.bias.data_ptr() != bias):
+                return False
+            weight += module.out_features * width * size
+            bias += module.out_features * size if bias else 0
         return True
 
     def multiply(self, x: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class StackedForward:
         self.stacked, self.index = stacked, index
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [..., C] to [..., R]."""
+        """The product [..., R] of x [..., C]."""
         return self.stacked.compute(self.index, x)
 
 

@@ -49,9 +49,10 @@ class DecodeStep:
         self.model, self.sampling = model, sampling
         self.generator, self.observer = generator, observer
         self.inputs = torch.zeros(0, dtype=torch.long, device=generator.device)
+        self.uniform = torch.zeros(0, device=generator.device)  # a draw a row, made outside graphs
         self.graphs: dict[int, tuple[Any, Tensor] | None] = {}  # by window
         self.recordable = generator.device.type == "cuda"
-        self.pool = torch.cuda.graph_pool_handle() if self.recordable else None
+        self.pool: Any = None
         self.moves = -1
         self.packed = PackedWeights(model)
 
@@ -83,9 +84,12 @@ class DecodeStep:
         """Put the host's values where the step reads them."""
         if len(values) != self.inputs.numel() or cache.moves != self.moves:
             self.inputs = self.inputs.new_zeros(len(values))
+            self.uniform = self.uniform.new_zeros(len(values) // 3)
             self.graphs.clear()
+            self.pool = None  # a pool whose graphs are all gone cannot be used again
             self.moves = cache.moves
         self.inputs.copy_(torch.tensor(values))
+        torch.rand(len(self.uniform), generator=self.generator, out=self.uniform)
 
     def _run(self, cache: SlotCache) -> Tensor:
         ids, starts, counted = self.inputs.view(3, -1)
@@ -108,7 +112,7 @@ class DecodeStep:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        return sample(logits, self.sampling, self.generator)
+        return sample(logits, self.sampling, self.uniform)
 
     def _graphed(self, cache: SlotCache) -> Tensor:
         """Eager at first sight of a window, recorded at the second, replayed afterwards."""
@@ -116,7 +120,9 @@ class DecodeStep:
             self.graphs[cache.window] = None
             return self._run(cache)
         if self.graphs[cache.window] is None:
-            self.graphs[cache.window] = record(lambda: self._run(cache), self.generator, self.pool)
+            if self.pool is None and self.inputs.is_cuda:
+                self.pool = torch.cuda.graph_pool_handle()
+            self.graphs[cache.window] = record(lambda: self._run(cache), self.pool)
             if self.graphs[cache.window] is None:
                 self.recordable = False
                 return self._run(cache)
@@ -125,19 +131,19 @@ class DecodeStep:
         return sampled
 
 
-def record(
-    function: Callable[[], Tensor], generator: torch.Generator, pool: Any
-) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
-    """Record `function` as a CUDA graph; with it the tensor that it fills. None if it cannot be.
+def record(function: Callable[[], Tensor], pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+    """Record `function` as a CUDA graph; with it the tensor that it fills.
 
     `pool` is the memory that the graphs of one engine share: only one of them runs at a time.
+    Returns None, after a warning, where the function cannot be recorded: it waits for the device.
     """
+    stream = torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
     try:
         with torch.cuda.graph(graph, pool=pool):
             result = function()
-    except RuntimeError as error:  # a model that synchronises or allocates in its forward
+    except RuntimeError as error:
+        torch.cuda.set_stream(stream)  # a recording that fails leaves its own stream current
         log.warning("decoding without a CUDA graph, slower: %s", first_line(error))
         return None
     return graph, result

@@ -29,7 +29,7 @@ class Generation:
         observer: sees every token that goes into the model.
         token_budget: stop after so many tokens, taking the prompts round and round.
         static: keep the cache where it is, so that steps can be recorded as CUDA graphs; None
-            means on a GPU.
+            means on a GPU, for the models that transformers knows to work with a fixed cache.
 
     Raises:
         UserError: a prompt is empty, or leaves no room in the model's context.
@@ -48,7 +48,8 @@ class Generation:
     ) -> None:
         self.model, self.observer = model, observer
         self.device = next(model.parameters()).device
-        self.static = self.device.type == "cuda" if static is None else static
+        fixed = self.device.type == "cuda" and getattr(model, "_can_compile_fullgraph", False)
+        self.static = fixed if static is None else static
         self.schedule = Schedule(
             prompts,
             sampling,
@@ -102,7 +103,8 @@ class Generation:
         self._place(traces, rows, prefilled, ids.shape[1])
         if self.schedule.spent:
             return self.schedule.retire(self.schedule.active, "budget")
-        sampled = sample(logits, self.sampling, self.generator)
+        uniform = torch.rand(len(rows), device=self.device, generator=self.generator)
+        sampled = sample(logits, self.sampling, uniform)
         return self.schedule.append(rows, sampled.tolist())
 
     def _place(
@@ -131,7 +133,10 @@ class Generation:
         schedule = self.schedule
         counted = schedule.spend()
         ids = [row.output_ids[-1] if row else 0 for row in schedule.rows]
-        sampled = self.decode_step(self.cache, ids, self.starts, counted)
+        # A free row sees its own column alone: its position must not run out of the context.
+        rows = zip(schedule.rows, self.starts, strict=True)
+        starts = [start if row else self.cache.used for row, start in rows]
+        sampled = self.decode_step(self.cache, ids, starts, counted)
         finished = schedule.append(counted, [sampled[row] for row in counted])
         if schedule.spent:
             finished += schedule.retire(schedule.active, "budget")

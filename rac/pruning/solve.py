@@ -29,36 +29,45 @@ class LayerResult:
         return asdict(self) | {"shape": list(self.shape)}
 
 
-def output_energy(weight: Tensor, hessian: Tensor, block_size: int = 256) -> float:
-    """`||W X||_F^2 = tr(W H W^T)` from the full symmetric H = X^T X.
+def output_energy(weight: Tensor, hessian: Tensor, block_size: int = 128) -> float:
+    """`||W X||_F^2 = tr(W H W^T)` from the lower triangle of H = X^T X.
 
-    Blocks off H's diagonal come in equal pairs: each is taken once and counts twice.
+    With `H = L + L^T - diag(H)` it is the sum of `W * (W (2 L - diag(H)))`, and a block of columns
+    of the product needs only the columns of W from its first one on: half the flops of `W H`.
     """
-    energy = 0.0
-    for start in range(0, weight.shape[1], block_size):
-        block = slice(start, start + block_size)
-        product = weight[:, block] @ hessian[block, : start + block_size]  # [R, start + B]
-        product *= weight[:, : start + block_size]
-        product[:, :start] *= 2
-        energy += float(product.sum(dtype=torch.float64))
-    return energy
+    columns = weight.shape[1]
+    energy = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
+    for start in range(0, columns, block_size):
+        block, below = slice(start, start + block_size), slice(start + block_size, columns)
+        diagonal = hessian[block, block].tril() + hessian[block, block].tril(-1)
+        product = weight[:, block] @ diagonal  # [R, B]
+        product.addmm_(weight[:, below], hessian[below, block], alpha=2)
+        energy += torch.linalg.vecdot(product, weight[:, block])
+    return float(energy.sum())
 
 
 def reconstruction_error(weight: Tensor, pruned: Tensor, hessian: Tensor) -> float:
-    """`||(W - Q) X||_F / ||W X||_F` from the full symmetric H = X^T X; 0 when W X is 0."""
+    """`||(W - Q) X||_F / ||W X||_F` from the lower triangle of H = X^T X; 0 when W X is 0."""
     total = output_energy(weight, hessian)
     change = output_energy(weight - pruned, hessian)
     return max(0.0, change / total) ** 0.5 if total > 0 else 0.0
 
 
 def _prune(
-    weight: Tensor, factor: HessianFactor | None, diagonal: Tensor, solver: str, **options: Any
+    weight: Tensor,
+    hessian: Tensor,
+    factor: HessianFactor | None,
+    pattern: Pattern,
+    solver: str,
+    damping: float,
+    block_size: int,
 ) -> Tensor:
-    pattern = options["pattern"]
-    if solver == "sparsegpt":
-        return rac_kernels.sparsegpt(weight, factor, pattern, block_size=options["block_size"])[0]
+    if factor is not None:
+        return rac_kernels.sparsegpt(weight, factor, pattern, block_size=block_size)[0]
+    if solver == "alps":
+        return rac_kernels.alps(weight, hessian, pattern, damping=damping)[0]
     if solver == "wanda":
-        return rac_kernels.wanda(weight, diagonal, pattern)[0]
+        return rac_kernels.wanda(weight, hessian.diagonal(), pattern)[0]
     return rac_kernels.magnitude(weight, pattern)[0]
 
 
@@ -77,17 +86,18 @@ def solve_group(
     """Prune `weights` (each [R_i, C]) that share `hessian` [C, C] (float32, lower triangle).
 
     Returns the pruned weights in `dtype` (the checkpoint's, so that errors are those of what is
-    stored) and a result for each. `hessian` is overwritten.
+    stored) and a result for each. `solver` is one of the recipe's; `damping` is used by sparsegpt,
+    which may raise it, and by alps, `block_size` by sparsegpt alone.
     """
     start = time.perf_counter()
-    rac_kernels.symmetrize_(hessian)
     factor = rac_kernels.factor_hessian(hessian, damping) if solver == "sparsegpt" else None
     shared = (time.perf_counter() - start) / len(names)
+    used = damping if solver == "alps" else 0.0
     pruned, results = [], []
     for name, weight in zip(names, weights, strict=True):
         start = time.perf_counter()
-        options = {"pattern": pattern, "block_size": block_size}
-        sparse = _prune(weight.float(), factor, hessian.diagonal(), solver, **options).to(dtype)
+        dense = weight.float()
+        sparse = _prune(dense, hessian, factor, pattern, solver, damping, block_size).to(dtype)
         seconds = shared + time.perf_counter() - start
         pruned.append(sparse)
         results.append(
@@ -96,8 +106,8 @@ def solve_group(
                 layer=layer,
                 shape=(weight.shape[0], weight.shape[1]),
                 sparsity=float((sparse == 0).float().mean()),
-                error=reconstruction_error(weight.float(), sparse.float(), hessian),
-                damping=factor.damping if factor else 0.0,
+                error=reconstruction_error(dense, sparse.float(), hessian),
+                damping=factor.damping if factor else used,
                 attempts=factor.attempts if factor else 0,
                 seconds=seconds,
             )

@@ -1,14 +1,14 @@
-"""H = U U^T in place, reading and writing the lower triangle: U^T is what ends there.
+"""H = U U^T in place, reading and writing the lower triangle: L = U^T is what ends there.
 
-Block rows are done from the last to the first, PANEL of them at a time, with L = U^T held:
+Block rows are done from the last to the first, in panels of rows:
 
-          columns <= b                  diagonal_kernel   L_bb, U_bb^-1, in float64
-        +------+----+                   panel_kernel      L_{b,<b} = U_bb^-1 H_{b,<b}
-        |      |    |                   update_kernel     H -= L_{b,.}^T L_{b,.}  on the rest of
-   b -> |------|    | <- PANEL rows                       the panel at once (K = BLOCK),
-        |------|----|                                     on all rows above it panel by panel (K =
-        | done      |                                     PANEL): nearly all of the flops, the rank-k
-                                                          update's own product
+          columns <= b
+        +------+----+          diagonal_kernel   L_bb and U_bb^-1, in float64
+        |      |    |          panel_kernel      L_{b,<b} = U_bb^-1 H_{b,<b}
+   b -> |------|    | panel    update_kernel     H -= L_b^T L_b on the panel's rows above b,
+        |------|----|                            H -= L_p^T L_p on all rows above panel p: nearly
+        | done      |                            all of the flops, the rank-k update's own product
+
 A pivot that is not positive makes NaN of what follows, and the first one's column is in `info`,
 which is read once, at the end.
 """
@@ -135,21 +135,22 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
             num_stages=config.num_stages,
         )
 
-    for panel in reversed(range(0, columns, config.panel)):
-        panel_end = min(panel + config.panel, columns)
-        for start in reversed(range(panel, panel_end, block)):
-            size = min(block, columns - start)
-            diagonal_kernel[(1,)](
-                hessian, inverse, info, start, size, stride, BLOCK=block, num_warps=8
-            )
-            if start > 0:
-                panel_kernel[(triton.cdiv(start, config.block_j),)](
-                    hessian, inverse, start, size, stride, BLOCK=block, BLOCK_J=config.block_j
+    with torch.cuda.device_of(hessian):
+        for panel in reversed(range(0, columns, config.panel)):
+            panel_end = min(panel + config.panel, columns)
+            for start in reversed(range(panel, panel_end, block)):
+                size = min(block, columns - start)
+                diagonal_kernel[(1,)](
+                    hessian, inverse, info, start, size, stride, BLOCK=block, num_warps=8
                 )
-            if start > panel:
-                update(panel, start, start, size)
-        if panel > 0:
-            update(0, panel, panel, panel_end - panel)
+                if start > 0:
+                    panel_kernel[(triton.cdiv(start, config.block_j),)](
+                        hessian, inverse, start, size, stride, BLOCK=block, BLOCK_J=config.block_j
+                    )
+                if start > panel:
+                    update(panel, start, start, size)
+            if panel > 0:
+                update(0, panel, panel, panel_end - panel)
     failed = int(info)
     return failed - 1 if failed else None
 

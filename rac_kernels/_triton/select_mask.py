@@ -60,7 +60,7 @@ def groups_kernel(
         scale = tl.load(scale_ptr + first[:, None] + offs_c[None, :], mask=exists, other=1.0)
     keys, nan = score_keys(values, scale, SCORE)
     flag_nan(nan_ptr, nan & exists)
-    if M == 4:
+    if M == 4:  # noqa: SIM108
         pruned = lowest_of_four(keys, N, BLOCK_V, WIDTH)
     else:
         pruned = rank_of(keys, offs_c, 0, M) < N
@@ -121,7 +121,7 @@ def select_mask(
     block_size: int,
     *,
     score: str = "value",
-    scale: Tensor | None = None,
+    diagonal: Tensor | None = None,
     prune: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Keep-mask [R, C] of what ``score`` makes of ``scores`` [R, C].
@@ -131,8 +131,8 @@ def select_mask(
         pattern: n:m, or the share of every ``per`` that is pruned.
         per: "row", "block" (of ``block_size`` columns) or "layer".
         block_size: columns of a block.
-        score: "value", "abs", or "wanda" with ``scale``; see :func:`score_keys`.
-        scale: float32 [C].
+        score: "value", "abs", or "wanda" with the Hessian's ``diagonal`` [C]; see `score_keys`.
+        diagonal: its square root is what "wanda" multiplies |x| by.
         prune: return ``scores`` with zeros too.
 
     Returns:
@@ -140,20 +140,20 @@ def select_mask(
     """
     if scores.stride(1) != 1:
         scores = scores.contiguous()
-    job = _Job(
-        scores,
-        scale,
-        score,
-        mask=torch.empty(scores.shape, dtype=torch.bool, device=scores.device),
-        pruned=torch.empty(scores.shape, dtype=scores.dtype, device=scores.device)
-        if prune
-        else None,
-        nan=torch.zeros(1, dtype=torch.int32, device=scores.device),
-    )
-    rows, columns = scores.shape
-    if scores.numel() == 0:
-        pass
-    elif pattern.structured and pattern.m <= MAX_RANKED_M:
+    mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
+    pruned = torch.empty(scores.shape, dtype=scores.dtype, device=scores.device) if prune else None
+    nan = torch.zeros(1, dtype=torch.int32, device=scores.device)
+    scale = None if diagonal is None else diagonal.float().sqrt()
+    job = _Job(scores, scale, score, mask, pruned, nan)
+    if scores.numel():
+        with torch.cuda.device_of(scores):
+            _launch(job, pattern, per, block_size)
+    return job.mask, job.pruned, job.nan
+
+
+def _launch(job: _Job, pattern: Pattern, per: str, block_size: int) -> None:
+    rows, columns = job.scores.shape
+    if pattern.structured and pattern.m <= MAX_RANKED_M:
         _groups(job, pattern)
     elif pattern.structured:
         _long_groups(job, pattern)
@@ -165,7 +165,6 @@ def select_mask(
         for start in range(0, columns, block_size):
             block = job.columns(start, start + block_size)
             _segments(block, rows, pattern.count(block.scores.numel()))
-    return job.mask, job.pruned, job.nan
 
 
 def _groups(job: _Job, pattern: Pattern) -> None:
@@ -176,21 +175,10 @@ def _groups(job: _Job, pattern: Pattern) -> None:
     block_v = GROUP_TILE // block_c
     vectors = job.scores.numel() // width
     groups_kernel[(triton.cdiv(vectors, block_v),)](
-        job.scores.contiguous(),
-        job.scale,
-        job.mask,
-        job.pruned,
-        job.nan,
-        vectors,
-        columns // width,
-        N=pattern.n,
-        M=pattern.m,
-        SCORE=job.score,
-        WIDTH=width,
-        BLOCK_V=block_v,
-        BLOCK_C=block_c,
-        num_warps=4,
-    )
+        job.scores.contiguous(), job.scale, job.mask, job.pruned, job.nan,
+        vectors, columns // width, N=pattern.n, M=pattern.m, SCORE=job.score,
+        WIDTH=width, BLOCK_V=block_v, BLOCK_C=block_c, num_warps=4,
+    )  # fmt: skip
 
 
 def _long_groups(job: _Job, pattern: Pattern) -> None:
@@ -213,20 +201,11 @@ def _rows(job: _Job, count: int) -> None:
     if columns > MAX_ROW:
         return _segments(job, 1, count)
     shape = row_blocks(columns)
+    shift = SHIFT[job.scores.dtype] if job.scale is None else 0
     rows_kernel[(triton.cdiv(rows, shape["BLOCK_R"]),)](
-        job.scores,
-        job.scale,
-        job.mask,
-        job.pruned,
-        job.nan,
-        rows,
-        columns,
-        job.scores.stride(0),
-        count,
-        SCORE=job.score,
-        SHIFT=SHIFT[job.scores.dtype] if job.scale is None else 0,
-        **shape,
-    )
+        job.scores, job.scale, job.mask, job.pruned, job.nan,
+        rows, columns, job.scores.stride(0), count, SCORE=job.score, SHIFT=shift, **shape,
+    )  # fmt: skip
 
 
 def _segments(job: _Job, length: int, count: int) -> None:
@@ -241,17 +220,7 @@ def _segments(job: _Job, length: int, count: int) -> None:
     shape = tile_shape(columns)
     tiles = triton.cdiv(length, shape["ROWS"]) * triton.cdiv(columns, shape["BLOCK_C"])
     selected_kernel[(segments * tiles,)](
-        job.scores,
-        job.scale,
-        starts,
-        selection,
-        job.mask,
-        job.pruned,
-        columns,
-        job.scores.stride(0),
-        job.mask.stride(0),
-        tiles,
-        SCORE=job.score,
-        num_warps=8,
-        **shape,
-    )
+        job.scores, job.scale, starts, selection, job.mask, job.pruned,
+        columns, job.scores.stride(0), job.mask.stride(0), tiles,
+        SCORE=job.score, num_warps=8, **shape,
+    )  # fmt: skip

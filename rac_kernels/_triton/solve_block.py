@@ -86,7 +86,7 @@ def solve_block_kernel(
             high = high_part(push)
             w = add_product(w, -errors, high, push - high)
         for j in range(0, tl.minimum(STEP, width - first)):
-            if RULE == "n:m":
+            if RULE == "n:m":  # noqa: SIM102
                 if j % M == 0:
                     keys, _ = score_keys(w, scale[None, :], "obs")
                     group = ((offs >= j) & (offs < j + M))[None, :]

@@ -49,10 +49,11 @@ def sparsegpt(
     delta = torch.empty(rows, columns, dtype=torch.float32, **new)  # D
     pruned = torch.empty(rows, columns, dtype=weight.dtype, **new)
     losses = torch.zeros(len(weights), dtype=torch.float64, **new)
-    if weight.numel():
-        job = _Job(weight, upper, dead, keep, delta, pruned, pattern, sizes, compat)
-        for start, inverse in _block_inverses(upper, block_size):
-            losses += job.solve(start, inverse)
+    with torch.cuda.device_of(weight):
+        if weight.numel():
+            job = _Job(weight, upper, dead, keep, delta, pruned, pattern, sizes, compat)
+            for start, inverse in _block_inverses(upper, block_size):
+                losses += job.solve(start, inverse)
     return list(zip(pruned.split(sizes), keep.split(sizes), losses.unbind(), strict=True))
 
 
@@ -174,7 +175,8 @@ class _Job:
         if self.pattern is not None and self.pattern.structured:
             n, m, rule = self.pattern.n, self.pattern.m, "n:m"
         step = max(STEP // m, 1) * m
-        block_r, segments = self.config.solve_r, len(self.sizes)
+        sub = max(triton.next_power_of_2(step), 16)
+        block_r, segments = max(self.config.solve_r * STEP // max(sub, STEP), 16), len(self.sizes)
         tiles = triton.cdiv(max(self.sizes), block_r)
         losses = torch.empty(segments, tiles, dtype=torch.float64, device=values.device)
         solve_block_kernel[(segments * tiles,)](
@@ -198,7 +200,7 @@ class _Job:
             N=n,
             M=m,
             STEP=step,
-            SUB=max(triton.next_power_of_2(step), 16),
+            SUB=sub,
             BLOCK_R=block_r,
             num_warps=self.config.solve_warps,
             num_stages=1,

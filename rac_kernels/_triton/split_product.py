@@ -20,7 +20,7 @@ def high_part(x):
 
 @triton.jit
 def add_product(acc, a, b_high, b_low):
-    """acc + a [M, K] @ (b_high + b_low) [K, N], small terms first."""
+    """Return acc + a [M, K] @ (b_high + b_low) [K, N], small terms first."""
     a_high = high_part(a)
     acc = tl.dot(a - a_high, b_high, acc, input_precision="tf32")
     acc = tl.dot(a_high, b_low, acc, input_precision="tf32")

@@ -175,7 +175,8 @@ class FactorConfig:
 
     Attributes:
         block: columns of a diagonal block, factored by one program in float64.
-        panel: rows whose updates of all rows above are made at once; a multiple of block and block_i.
+        panel: rows whose updates of all rows above them are made at once; a multiple of block and
+            of block_i.
         block_i: side of a tile of the update.
         block_k: rows of the panel per step of it.
         block_j: columns that a program of the panel's solve takes.
@@ -194,5 +195,7 @@ class FactorConfig:
     precision: str = "bf16x6"
 
 
-# capability -> what runs. Not measured: auto takes cuSOLVER until it is.
+# capability -> what runs. Not measured.
 FACTOR = {90: FactorConfig(), 80: FactorConfig(block_k=16)}
+# capability -> the least C for which auto takes these kernels; None: cuSOLVER, as not measured.
+FACTOR_FROM: dict[int, int | None] = {90: None, 80: None}

@@ -62,7 +62,8 @@ def admm(
         D = the largest of Z = B + U,     U = Z - D
 
     so Z and its mask are all the state. Rho grows by how much of the support has changed since the
-    last look at it; a support that stands still ends the search.
+    last look at it. A support that stands still ends the search: one that is as it was at the last
+    look and an iteration ago, for it may also go round in a circle.
     """
     keep = before = select(dense.abs())
     kept = float(keep.sum())
@@ -72,11 +73,11 @@ def admm(
         sparse = z * keep
         dual = (z - sparse).mul_(ratio)
         z = resolvent(sparse.sub_(dual).sub_(dense)).add_(dense).add_(dual)
-        keep = select(z.abs())
+        last, keep = keep, select(z.abs())
         ratio = 1.0
         if iteration % CHECK_EVERY == 0:
             changed = float((keep != before).sum())
-            if changed < 0.5:
+            if changed < 0.5 and torch.equal(keep, last):
                 break
             growth = 1.3 if changed > 0.1 * kept else 1.2 if changed > 0.005 * kept else 1.1
             rho, ratio, before = rho * growth, 1 / growth, keep

@@ -13,7 +13,7 @@ from rac_kernels.reference.triangular_inverse import triangular_inverse
 # GPU takes about as long for 1024 columns as for 128, and the host reads one number a block.
 BLOCK_C = {"cpu": 128, "cuda": 1024}
 
-# The lower triangle of H becomes that of U^T; returns None, or the column whose pivot is not positive.
+# Makes the lower triangle of H that of U^T; None, or the column whose pivot is not positive.
 Cholesky = Callable[[Tensor], int | None]
 
 

@@ -64,7 +64,14 @@ def compile_cases() -> list[Case]:
 
 
 def _solve_case(capability, config, rule, n, m, step, sub) -> Case:
-    constants = {"RULE": rule, "N": n, "M": m, "STEP": step, "SUB": sub, "BLOCK_R": config.solve_r}
+    constants = {
+        "RULE": rule,
+        "N": n,
+        "M": m,
+        "STEP": step,
+        "SUB": sub,
+        "BLOCK_R": config.solve_r * 32 // sub,
+    }
     signature = dict(ARRAYS)
     if rule == "selected":
         signature["selection_ptr"] = "*i32"
@@ -79,5 +86,6 @@ def _solve_case(capability, config, rule, n, m, step, sub) -> Case:
         num_warps=config.solve_warps,
         num_stages=1,
         indivisible=("tiles",),
+        tensor_cores=True if sub == 32 else None,  # too few rows for wgmma beside 64 columns
         label=f"{rule}{n}:{m}",
     )
