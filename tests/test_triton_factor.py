@@ -55,8 +55,9 @@ def symmetric(hessian):
 
 
 # One column, one off a block of 64, one off a panel of 128, two panels and a part of a block.
-@pytest.mark.parametrize("features", [1, 63, 64, 129, 300])
-@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("features", "overwrite"), [(1, False), (63, True), (64, False), (129, True), (260, False)]
+)
 def test_factors_the_damped_hessian(narrow, features, overwrite):
     hessian = lower_hessian(features)
     before = hessian.clone()
@@ -101,9 +102,9 @@ def test_ill_conditioned(narrow):
     assert_factors(factor.upper, damped(symmetric(hessian.cpu()), 1e-6))
 
 
-@pytest.mark.parametrize("column", [0, 63, 64, 140])
+@pytest.mark.parametrize("column", [0, 64, 99])
 def test_the_first_pivot_that_is_not_positive_is_named(narrow, column):
-    hessian = torch.eye(141, device=DEVICE)
+    hessian = torch.eye(100, device=DEVICE)
     hessian[column, column] = -1.0
     hessian[max(column - 70, 0), max(column - 70, 0)] = -1.0  # comes later: columns count down
     assert reversed_cholesky_(hessian) == column
@@ -112,20 +113,20 @@ def test_the_first_pivot_that_is_not_positive_is_named(narrow, column):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_damping_doubles_until_it_suffices(narrow, overwrite):
     generator = torch.Generator().manual_seed(3)
-    basis = torch.linalg.qr(torch.randn(130, 130, generator=generator).double()).Q
-    values = torch.ones(130, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(70, 70, generator=generator).double()).Q
+    values = torch.ones(70, dtype=torch.float64)
     values[0] = -0.1
     hessian = ((basis * values) @ basis.mT * 100).float()
     expected = damped(hessian, 0.16)
-    factor = factor_hessian(hessian.to(DEVICE), overwrite=overwrite, impl="triton")
-    assert (factor.damping, factor.attempts) == (0.16, 5)
+    factor = factor_hessian(hessian.to(DEVICE), 0.08, overwrite=overwrite, impl="triton")
+    assert (factor.damping, factor.attempts) == (0.16, 2)
     assert_factors(factor.upper, expected)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_not_finite_is_named(narrow, bad):
-    hessian = lower_hessian(130)
-    hessian[100, 20] = bad
+    hessian = lower_hessian(70)
+    hessian[66, 20] = bad
     with pytest.raises(ValueError, match="factor_hessian: .*NaN or Inf"):
         factor_hessian(hessian, 0.5, impl="triton")
 

@@ -13,7 +13,10 @@ from rac_kernels import HessianFactor, Pattern
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What was done to one linear; `error` is `||(W - Q) X||_F / ||W X||_F` on the calibration."""
+    """What was done to one linear; `error` is `||(W - Q) X||_F / ||W X||_F` on the calibration.
+
+    `seconds` is its share, by size, of what its group took.
+    """
 
     name: str
     layer: int
@@ -54,21 +57,23 @@ def reconstruction_error(weight: Tensor, pruned: Tensor, hessian: Tensor) -> flo
 
 
 def _prune(
-    weight: Tensor,
+    weights: list[Tensor],
     hessian: Tensor,
     factor: HessianFactor | None,
     pattern: Pattern,
     solver: str,
     damping: float,
     block_size: int,
-) -> Tensor:
+) -> list[Tensor]:
     if factor is not None:
-        return rac_kernels.sparsegpt(weight, factor, pattern, block_size=block_size)[0]
+        stacked = rac_kernels.sparsegpt(weights, factor, pattern, block_size=block_size)
+        return [weight for weight, _, _ in stacked]
     if solver == "alps":
-        return rac_kernels.alps(weight, hessian, pattern, damping=damping)[0]
+        return [rac_kernels.alps(w, hessian, pattern, damping=damping)[0] for w in weights]
     if solver == "wanda":
-        return rac_kernels.wanda(weight, hessian.diagonal(), pattern)[0]
-    return rac_kernels.magnitude(weight, pattern)[0]
+        diagonal = hessian.diagonal()
+        return [rac_kernels.wanda(w, diagonal, pattern)[0] for w in weights]
+    return [rac_kernels.magnitude(w, pattern)[0] for w in weights]
 
 
 def solve_group(
@@ -91,25 +96,22 @@ def solve_group(
     """
     start = time.perf_counter()
     factor = rac_kernels.factor_hessian(hessian, damping) if solver == "sparsegpt" else None
-    shared = (time.perf_counter() - start) / len(names)
+    dense = [weight.float() for weight in weights]
+    sparse = _prune(dense, hessian, factor, pattern, solver, damping, block_size)
+    sparse = [weight.to(dtype, copy=True) for weight in sparse]  # views of one tensor before
+    seconds = (time.perf_counter() - start) / sum(weight.numel() for weight in weights)
     used = damping if solver == "alps" else 0.0
-    pruned, results = [], []
-    for name, weight in zip(names, weights, strict=True):
-        start = time.perf_counter()
-        dense = weight.float()
-        sparse = _prune(dense, hessian, factor, pattern, solver, damping, block_size).to(dtype)
-        seconds = shared + time.perf_counter() - start
-        pruned.append(sparse)
-        results.append(
-            LayerResult(
-                name=name,
-                layer=layer,
-                shape=(weight.shape[0], weight.shape[1]),
-                sparsity=float((sparse == 0).float().mean()),
-                error=reconstruction_error(dense, sparse.float(), hessian),
-                damping=factor.damping if factor else used,
-                attempts=factor.attempts if factor else 0,
-                seconds=seconds,
-            )
+    results = [
+        LayerResult(
+            name=name,
+            layer=layer,
+            shape=(before.shape[0], before.shape[1]),
+            sparsity=1 - int(after.count_nonzero()) / after.numel(),
+            error=reconstruction_error(before, after.float(), hessian),
+            damping=factor.damping if factor else used,
+            attempts=factor.attempts if factor else 0,
+            seconds=seconds * before.numel(),
         )
-    return pruned, results
+        for name, before, after in zip(names, dense, sparse, strict=True)
+    ]
+    return sparse, results

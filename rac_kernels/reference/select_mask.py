@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rac_kernels.pattern import Pattern
+from rac_kernels.reference.kth_value import kth_value
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
@@ -15,7 +16,7 @@ def lowest(scores: Tensor, count: int) -> Tensor:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count == scores.shape[1]:
         return torch.ones_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(count, dim=1, keepdim=True).values  # [K, 1]
+    threshold = kth_value(scores, count)  # [K, 1]
     chosen = scores < threshold
     ties = scores == threshold
     wanted = count - chosen.sum(1, keepdim=True)  # [K, 1] how many of the ties are taken

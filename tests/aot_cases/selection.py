@@ -11,37 +11,32 @@ SHAPES = {
     "abs": ({"values_ptr": "*bf16"}, {"SCORE": "abs", "scale_ptr": None}, 1, 4096),
 }
 
+FIND = {"BLOCK_T": 1024}
+
 
 def compile_cases() -> list[Case]:
     """Every kernel, the first and the last pass over the digits."""
     cases = []
-    for capability in (80, 90):
-        for label, (values, score, rows, block) in SHAPES.items():
-            tile = {"ROWS": rows, "BLOCK_C": block} | score
-            first = {"PASS": 0, "nan_ptr": None} if label == "obs" else {"PASS": 0}
-            flag = {} if label == "obs" else {"nan_ptr": "*i32"}
-            kernels = [
-                ("count_digits_kernel", flag, first, "first"),
-                ("count_digits_kernel", {}, {"PASS": 3, "nan_ptr": None}, "last"),
-                ("count_ties_kernel", {"ties_ptr": "*i32"}, {}, ""),
-                (
-                    "find_last_kernel",
-                    {"ties_ptr": "*i32", "selection_ptr": "*i32"},
-                    {"BLOCK_T": 1024},
-                    "",
-                ),
-            ]
-            cases += [
-                Case(
-                    MODULE + name,
-                    values | SEGMENTS | more | SIZES,
-                    tile | constants,
-                    capability,
-                    num_warps=8,
-                    tensor_cores=False,
-                    indivisible=("tiles",),
-                    label=f"{label}{which}",
-                )
-                for name, more, constants, which in kernels
-            ]
+    for capability, label in ((90, "obs"), (80, "obs"), (90, "abs")):
+        values, score, rows, block = SHAPES[label]
+        tile = {"ROWS": rows, "BLOCK_C": block} | score
+        kernels = [
+            ("count_digits_kernel", {}, {"PASS": 3, "nan_ptr": None}, "last"),
+            ("count_digits_kernel", {"nan_ptr": "*i32"}, {"PASS": 0}, "first"),
+            ("count_ties_kernel", {"ties_ptr": "*i32"}, {}, ""),
+            ("find_last_kernel", {"ties_ptr": "*i32", "selection_ptr": "*i32"}, FIND, ""),
+        ]
+        cases += [
+            Case(
+                MODULE + name,
+                values | SEGMENTS | more | SIZES,
+                tile | constants,
+                capability,
+                num_warps=8,
+                tensor_cores=False,
+                indivisible=("tiles",),
+                label=f"{label}{which}",
+            )
+            for name, more, constants, which in kernels[: 2 if label == "abs" else 4]
+        ]
     return cases

@@ -18,6 +18,14 @@ ARRAYS = (
     ("losses_ptr", "*fp64"),
     ("starts_ptr", "*i32"),
 )
+# Rule, n, m, columns of a step and the power of two that holds them.
+RULES = (
+    ("selected", 0, 1, 32, 32),
+    ("n:m", 2, 4, 32, 32),
+    ("n:m", 32, 64, 64, 64),
+    ("n:m", 3, 5, 30, 32),
+    ("given", 0, 1, 32, 32),
+)
 
 
 def compile_cases() -> list[Case]:
@@ -52,14 +60,9 @@ def compile_cases() -> list[Case]:
                 **shared,
             )
         )
-        for rule, n, m, step, sub in (
-            ("selected", 0, 1, 32, 32),
-            ("n:m", 2, 4, 32, 32),
-            ("n:m", 3, 5, 30, 32),
-            ("n:m", 32, 64, 64, 64),
-            ("given", 0, 1, 32, 32),
-        ):
-            cases.append(_solve_case(capability, c, rule, n, m, step, sub))
+        cases += [
+            _solve_case(capability, c, *rule) for rule in RULES[: 5 if capability == 90 else 3]
+        ]
     return cases
 
 
