@@ -1,4 +1,4 @@
-"""On a GPU: Hessians collected while decoding under CUDA graphs against those of teacher forcing."""
+"""On a GPU: Hessians of decoding under CUDA graphs against those of teacher forcing."""
 
 import pytest
 import torch
