@@ -56,7 +56,8 @@ def hessian_accumulate_(
         hessian: float32 [D, D] or :class:`PackedTriangle`, updated in place; entries above the
             diagonal are unspecified.
         x: bf16, fp16 or fp32 [..., D] with a unit last stride: T rows of in_features. T may be 0.
-        row_weight: [...] or None, finite; a row of weight 0 adds nothing, even if not finite.
+        row_weight: [...] or None: a bool mask, or finite numbers; a row of weight 0 adds nothing,
+            even if it is not finite.
         impl: "auto", "reference", "triton" (a GPU, and auto's choice there), "native" (the CPU, and
             auto's choice there).
 
