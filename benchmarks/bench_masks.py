@@ -2,11 +2,12 @@
 
     python -m benchmarks.bench_masks [--device cuda] [--threads N] [--out benchmarks/results]
 
-Counts bytes: every score read once and a byte of mask written, for Wanda also the weight written;
-`of_copy` is that over the time, as a share of the copy bandwidth measured in this run. Baselines:
-a stable sort of each row (each group), which is what the published scripts run, and for Wanda
-`separate_ms`, the same selection with scores and zeros in kernels of their own. All masks are
-compared before anything is timed. Data sets rotate until they are larger than a GPU's L2 cache.
+Counts bytes: every score read once and a byte of mask written, for Wanda also the weight written.
+`of_copy` is that over the time, as a share of the copy bandwidth measured in this run; for "triton"
+over `kernel_ms`, the launches without the checks that read a result back. Baselines: a stable sort
+of each row (each group), which is what the published scripts run, and for Wanda `separate_ms`, the
+same selection with scores and zeros in kernels of their own. All masks are compared before anything
+is timed. Data sets rotate until they are larger than a GPU's L2 cache.
 """
 
 import itertools
@@ -72,6 +73,13 @@ def bench(
     }
     for (op, impl), function in functions.items():
         assert torch.equal(function(weights[0]), expected[op]), f"{op} {impl} is not the sort's"
+    if impls[-1] == "triton":
+        from rac_kernels._triton import select_mask as kernel
+
+        functions["select_mask", "kernel"] = lambda w: kernel.select_mask(w, pattern, "row", 128)
+        functions["wanda", "kernel"] = lambda w: kernel.select_mask(
+            w, pattern, "row", 128, score="wanda", diagonal=diagonal, prune=True
+        )
     functions["select_mask", "sort"] = lambda w: sorted_mask(w, pattern)
     functions["wanda", "sort"] = sorted_wanda
     functions["wanda", "separate"] = separate
@@ -97,7 +105,8 @@ def _row(
     gbps: float,
 ) -> dict:
     moved = rows * columns * (dtype.itemsize * (1 if op == "select_mask" else 2) + 1)
-    achieved = moved / seconds[op, impl] / 1e9
+    timed = (op, "kernel" if impl == "triton" else impl)
+    achieved = moved / seconds[timed] / 1e9
     row = {
         "op": op,
         "impl": impl,
@@ -115,6 +124,8 @@ def _row(
         "copy_gbps": gbps,
         "of_copy": achieved / gbps,
     }
+    if impl == "triton":
+        row["kernel_ms"] = seconds[op, "kernel"] * 1e3
     if op == "wanda":
         row["separate_ms"] = seconds["wanda", "separate"] * 1e3
     return row

@@ -52,6 +52,48 @@ def _sparsegpt_row(row: dict) -> list[str]:
     ]
 
 
+def factor_table(folder: Path) -> str:
+    """H = U U^T."""
+    rows = latest(read_results(folder, "factor"), "device", "impl", "C", "threads")
+    header = "device|C>|implementation|ours ms>|three factorisations ms>|speed-up>|over the floor>"
+    return markdown(header, (_factor_row(row) for row in rows))
+
+
+def _factor_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        str(row["C"]),
+        row["impl"],
+        f"{row['time_ms']:.1f}",
+        f"{row['baseline_ms']:.1f}",
+        f"{row['speedup']:.1f}x",
+        f"{row['time_ms'] / row['floor_ms']:.1f}x",
+    ]
+
+
+def masks_table(folder: Path) -> str:
+    """Masks, and Wanda in one go."""
+    keys = ("device", "op", "impl", "dtype", "R", "C", "pattern", "threads")
+    rows = latest(read_results(folder, "masks"), *keys)
+    header = "device|op|R x C|dtype|pattern|implementation|ours ms>|sort ms>|speed-up>|of copy>"
+    return markdown(header, (_masks_row(row) for row in rows))
+
+
+def _masks_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        f"`{row['op']}`",
+        f"{row['R']} x {row['C']}",
+        row["dtype"],
+        row["pattern"],
+        row["impl"],
+        f"{row['time_ms']:.2f}",
+        f"{row['baseline_ms']:.1f}",
+        f"{row['speedup']:.1f}x",
+        f"{100 * row['of_copy']:.0f}%",
+    ]
+
+
 def capture_table(folder: Path) -> str:
     """Producers that append what they make to a ring."""
     rows = latest(read_results(folder, "capture"), "op", "device", "dtype", "D", "B", "threads")
@@ -119,4 +161,6 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "decode": decode_table,
     "sample": sample_table,
     "sparsegpt": sparsegpt_table,
+    "factor": factor_table,
+    "masks": masks_table,
 }

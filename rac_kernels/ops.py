@@ -189,7 +189,8 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         (True = kept), and the loss, a float64 scalar tensor: ``||D U||_F^2``, the sum of squared
         OBS errors, with D the change of the weights: the squared output error on H's tokens plus
         its damping. Weights of dead columns become 0 whatever the mask says. For a list of
-        matrices a list of these; its tensors are views of stacked ones.
+        matrices a list of these, each as of the matrix alone (bit for bit but with "triton", whose
+        results are views of stacked tensors).
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, C or block_size is not a

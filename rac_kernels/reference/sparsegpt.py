@@ -60,35 +60,29 @@ def sparsegpt(
     """Prune ``weights``, each [R_i, C], block by block; see :func:`rac_kernels.sparsegpt`.
 
     With ``D = W_final - W`` on the columns before block b, the block enters its solve as
-    ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself. Matrices that share U are
-    stacked by rows for this product; each is solved by itself.
+    ``W_b - D_{<b} U_{<b,b} U_bb^-1``; it reads D and writes only itself. The last two factors are
+    common to all weights; the bits of each result are those of its solve alone.
     """
-    sizes = [weight.shape[0] for weight in weights]
-    rows, columns, device = sum(sizes), upper.shape[0], upper.device
-    any_dead = bool(dead.any())
-    keep = torch.empty(rows, columns, dtype=torch.bool, device=device)
+    any_dead, device = bool(dead.any()), upper.device
+    keeps = [torch.empty(w.shape, dtype=torch.bool, device=device) for w in weights]
     if masks is not None:
-        torch.cat(masks, out=keep)
-    delta = torch.empty(rows, columns, dtype=torch.float32, device=device)  # D
+        keeps = [mask.clone(memory_format=torch.contiguous_format) for mask in masks]
+    deltas = [torch.empty(w.shape, dtype=torch.float32, device=device) for w in weights]  # D
     losses = [torch.zeros((), dtype=torch.float64, device=device) for _ in weights]
-    for start in range(0, columns, block_size):
-        block = slice(start, min(start + block_size, columns))
-        original = torch.cat([weight[:, block] for weight in weights]).float()  # [R, B]
-        if any_dead:
-            original.masked_fill_(dead[block], 0)
+    for start in range(0, upper.shape[0], block_size):
+        block = slice(start, start + block_size)
         inverse = triangular_inverse(upper[block, block])  # [B, B]
         carry = upper[:start, block] @ inverse  # [start, B]
-        values = torch.addmm(original, delta[:, :start], carry, alpha=-1)  # [R, B]
-        parts = zip(values.split(sizes), keep[:, block].split(sizes), strict=True)
-        for index, (part, kept) in enumerate(parts):
-            losses[index] += solve(part, inverse, kept, pattern, compat)
-        torch.sub(values, original, out=delta[:, block])
-    results = []
-    for weight, change, kept, loss in zip(
-        weights, delta.split(sizes), keep.split(sizes), losses, strict=True
-    ):
-        pruned = change.add_(weight)  # a pruned weight is w - w = 0
+        for weight, delta, keep, loss in zip(weights, deltas, keeps, losses, strict=True):
+            original = weight[:, block].float()  # [R, B]
+            if any_dead:
+                original = original.masked_fill(dead[block], 0)
+            values = torch.addmm(original, delta[:, :start], carry, alpha=-1)  # [R, B]
+            loss += solve(values, inverse, keep[:, block], pattern, compat)
+            torch.sub(values, original, out=delta[:, block])
+    for weight, delta in zip(weights, deltas, strict=True):
+        delta.add_(weight)  # a pruned weight is w - w = 0
         if any_dead:
-            pruned.masked_fill_(dead, 0)
-        results.append((pruned.to(weight.dtype), kept, loss))
-    return results
+            delta.masked_fill_(dead, 0)
+    pruned = [delta.to(weight.dtype) for weight, delta in zip(weights, deltas, strict=True)]
+    return list(zip(pruned, keeps, losses, strict=True))
