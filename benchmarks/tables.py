@@ -126,7 +126,7 @@ def _end_to_end_row(row: dict) -> list[str]:
     return [
         row["model"],
         f"{row['tokens']:,}",
-        f"{row['version']} ({row['version_commit'].rstrip('+')[:7]})",
+        f"{row['version']} ({row['version_commit']})",
         f"{row['seconds']:.1f}",
         f"{row['speedup']:.2f}x",
         f"{row['stages']['decode traces']:.1f}",
