@@ -3,16 +3,21 @@
 from rac_kernels.capture import CaptureBuffer
 from rac_kernels.factor import HessianFactor
 from rac_kernels.ops import (
+    alps,
+    capture_,
     factor_hessian,
+    flush_,
     hessian_accumulate_,
+    magnitude,
     native_status,
+    nucleus_sample,
+    rmsnorm_capture,
+    select_mask,
     sparsegpt,
+    swiglu_capture,
     symmetrize_,
+    wanda,
 )
-from rac_kernels.ops_alps import alps
-from rac_kernels.ops_capture import capture_, flush_, rmsnorm_capture, swiglu_capture
-from rac_kernels.ops_masks import magnitude, select_mask, wanda
-from rac_kernels.ops_sample import nucleus_sample
 from rac_kernels.pattern import Pattern
 from rac_kernels.triangle import PackedTriangle
 

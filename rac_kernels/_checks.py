@@ -1,4 +1,4 @@
-"""The checks that ops.py makes: each error says op, expected, got, shapes."""
+"""The checks that ops/ makes: each error says op, expected, got, shapes."""
 
 import math
 from collections.abc import Sequence

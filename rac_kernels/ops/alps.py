@@ -14,7 +14,7 @@ from rac_kernels._checks import (
     refuse,
 )
 from rac_kernels._choice import choose
-from rac_kernels.ops_masks import select_mask
+from rac_kernels.ops.masks import select_mask
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import alps as reference_alps
 from rac_kernels.triangle import PackedTriangle

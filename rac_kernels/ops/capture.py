@@ -16,7 +16,7 @@ from rac_kernels._choice import (
     triton_usable,
 )
 from rac_kernels.capture import CaptureBuffer, Ring
-from rac_kernels.ops import hessian_accumulate_
+from rac_kernels.ops.hessian import hessian_accumulate_
 from rac_kernels.reference.capture import capture_ as reference_capture
 from rac_kernels.reference.rmsnorm_capture import rmsnorm_capture as reference_rmsnorm
 from rac_kernels.reference.swiglu_capture import swiglu_capture as reference_swiglu
