@@ -137,7 +137,7 @@ class PackedWeights:
             self.weights = [pack(stacked.weight.detach(), PACKED_ROWS) for stacked in self.stacks]
         try:
             for stacked, weight in zip(self.stacks, self.weights, strict=True):
-                stacked.packed = weight if stacked.intact else None
+                stacked.packed = weight
             yield
         finally:
             for stacked in self.stacks:
