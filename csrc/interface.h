@@ -1,5 +1,5 @@
-// The number that rac_kernels/_native.py compares with its own: raise both whenever a signature in
-// a bindings.cpp changes, so that a module left over from an older build is refused by name.
+// The number that rac_kernels/_native/loading.py compares with its own: raise both whenever a
+// signature in a bindings.cpp changes, so that a module left over from an older build is refused.
 #pragma once
 
 constexpr int INTERFACE = 2;

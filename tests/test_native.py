@@ -54,7 +54,7 @@ def assert_same_bits(result, expected):
 
 @pytest.fixture
 def instruction_set():
-    module = _native._load(_native.CPU)
+    module = _native.load(_native.CPU)
     yield module.use_instruction_set
     module.use_instruction_set("best")
 
@@ -114,7 +114,7 @@ def test_auto_chooses_native_on_the_cpu(monkeypatch):
 
 @pytest.fixture
 def no_module(monkeypatch):
-    monkeypatch.setattr(_native, "CPU", "rac_kernels._C_nowhere")
+    monkeypatch.setattr(_native.loading, "CPU", "rac_kernels._C_nowhere")
     _choice._missing.cache_clear()
     yield
     _choice._missing.cache_clear()
@@ -134,20 +134,20 @@ def test_missing_modules_leave_the_reference_and_say_why(no_module, caplog):
 
 @built
 def test_a_module_of_another_interface_is_refused(monkeypatch):
-    built_as = _native.INTERFACE
-    monkeypatch.setattr(_native, "INTERFACE", -1)
-    _native._load.cache_clear()
+    built_as = _native.loading.INTERFACE
+    monkeypatch.setattr(_native.loading, "INTERFACE", -1)
+    _native.load.cache_clear()
     try:
         reason = f"was built from other sources (interface {built_as}, not -1)"
         assert reason in _native.why_missing("cpu")
     finally:
-        _native._load.cache_clear()
+        _native.load.cache_clear()
 
 
 @cuda_built
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: its own tests run")
 def test_cuda_module_loads_without_a_driver_and_says_so_when_called():
-    module = _native._load(_native.CUDA)
+    module = _native.load(_native.CUDA)
     scores, keep = torch.zeros(8), torch.zeros(8, dtype=torch.bool)
     with pytest.raises(RuntimeError, match="select_mask: CUDA error"):
         module.select_mask(

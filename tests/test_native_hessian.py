@@ -45,7 +45,7 @@ def same_bits(first, second):
 
 @pytest.fixture(params=["baseline", "avx2", "avx512"])
 def instruction_set(request):
-    module = _native._load(_native.CPU)
+    module = _native.load(_native.CPU)
     try:
         module.use_instruction_set(request.param)
     except ValueError as error:
@@ -85,7 +85,7 @@ def test_threads_change_no_bit(features):
 
 
 def test_fused_instruction_sets_give_the_same_bits():
-    module, results = _native._load(_native.CPU), []
+    module, results = _native.load(_native.CPU), []
     x = activations(500, 250).bfloat16()
     for name in ("avx2", "avx512"):
         try:
@@ -193,7 +193,7 @@ def test_auto_takes_it_where_it_is_faster(monkeypatch):
     monkeypatch.setattr(
         _native, "hessian_accumulate_", lambda *args: called.append(1) or original(*args)
     )
-    module = _native._load(_native.CPU)
+    module = _native.load(_native.CPU)
     for name, times in (("baseline", 0), ("best", native_status()["cpu"] != "ok (baseline)")):
         module.use_instruction_set(name)
         hessian_accumulate_(torch.zeros(5, 5), torch.ones(2, 5))

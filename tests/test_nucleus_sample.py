@@ -181,7 +181,7 @@ def test_triton_does_not_stop_at_its_candidates(monkeypatch):
 @pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_instruction_set_gives_the_same_ids(name, dtype):
-    module = _native._load(_native.CPU)
+    module = _native.load(_native.CPU)
     logits, uniform = random_logits(200, 777).to(dtype), grid(200)
 
     def draw():

@@ -91,7 +91,7 @@ def test_large_and_not_finite_values(impl):
 @native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_instruction_set_gives_the_same_bits(dtype):
-    module = _native._load(_native.CPU)
+    module = _native.load(_native.CPU)
     gate = random(3, 203, dtype=dtype, impl="native", scale=20)
     results = []
     for name in ("baseline", "avx2", "avx512"):

@@ -8,7 +8,9 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
+from rac_kernels.ops.linear import linear_2to4, linear_bitmap
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
+from rac_kernels.ops.packing import pack_2to4, pack_bitmap, unpack_2to4, unpack_bitmap
 from rac_kernels.ops.sample import nucleus_sample
 from rac_kernels.ops.sparsegpt import sparsegpt
 
@@ -18,13 +20,19 @@ __all__ = [
     "factor_hessian",
     "flush_",
     "hessian_accumulate_",
+    "linear_2to4",
+    "linear_bitmap",
     "magnitude",
     "native_status",
     "nucleus_sample",
+    "pack_2to4",
+    "pack_bitmap",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
     "swiglu_capture",
     "symmetrize_",
+    "unpack_2to4",
+    "unpack_bitmap",
     "wanda",
 ]

@@ -1,0 +1,69 @@
+"""Capture of rows, alone and in the kernel that makes them, in C++."""
+
+import torch
+from torch import Tensor
+
+from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load
+from rac_kernels.capture import Ring
+
+
+def _ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
+    """Addresses of rows, state and active, and the slots; zeros where nothing is captured."""
+    if ring is None:
+        return 0, 0, 0, 0
+    rows, state, active = ring
+    where = 0 if active is None else active.data_ptr()
+    return rows.data_ptr(), state.data_ptr(), rows.shape[1], where
+
+
+def _batch_and_stride(x: Tensor) -> tuple[int, int]:
+    """Rows of x, contiguous [..., D] or [B, D], and the elements between them."""
+    features = x.shape[-1]
+    return x.numel() // features, features if x.is_contiguous() else x.stride(0)
+
+
+def capture_(x: Tensor, ring: Ring) -> None:
+    """Append the active rows of x, contiguous [..., D] or [B, D], to the ring."""
+    size = x.element_size()
+    batch, stride = _batch_and_stride(x)
+    load(CPU).capture(
+        x.data_ptr(), stride * size, batch, x.shape[-1] * size, *_ring_addresses(ring)
+    )
+
+
+def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
+    """RMSNorm of x, contiguous [..., D] or [B, D], float32 or bf16, appended to the ring."""
+    batch, stride = _batch_and_stride(x)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    load(CPU).rmsnorm_capture(
+        x.data_ptr(),
+        stride,
+        weight.data_ptr(),
+        y.data_ptr(),
+        batch,
+        x.shape[-1],
+        eps,
+        DTYPES[x.dtype],
+        1 if x.numel() < PARALLEL else torch.get_num_threads(),
+        *_ring_addresses(ring),
+    )
+    return y
+
+
+def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
+    """silu(gate) * up, contiguous [..., D] or [B, D], float32 or bf16, appended to the ring."""
+    batch, stride_gate = _batch_and_stride(gate)
+    y = torch.empty_like(gate, memory_format=torch.contiguous_format)
+    load(CPU).swiglu_capture(
+        gate.data_ptr(),
+        stride_gate,
+        up.data_ptr(),
+        _batch_and_stride(up)[1],
+        y.data_ptr(),
+        batch,
+        gate.shape[-1],
+        DTYPES[gate.dtype],
+        1 if gate.numel() < PARALLEL else torch.get_num_threads(),
+        *_ring_addresses(ring),
+    )
+    return y

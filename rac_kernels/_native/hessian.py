@@ -1,0 +1,35 @@
+"""Hessians in C++."""
+
+import torch
+from torch import Tensor
+
+from rac_kernels._native.loading import CPU, DTYPES, load
+from rac_kernels.triangle import PackedTriangle
+
+# Multiply-adds from which a second thread pays for being woken.
+_PARALLEL_MULTIPLY_ADDS = 1 << 21
+
+
+def hessian_accumulate_(
+    hessian: Tensor | PackedTriangle, x: Tensor, row_weight: Tensor | None
+) -> Tensor | PackedTriangle:
+    """Add ``sum_t w_t x_t x_t^T`` of x [T, D] on and below the diagonal of ``hessian``."""
+    packed = isinstance(hessian, PackedTriangle)
+    values = hessian.data if packed else hessian
+    rows, features = x.shape
+    if row_weight is not None:
+        row_weight = row_weight.float().contiguous()
+    small = rows * features**2 < 2 * _PARALLEL_MULTIPLY_ADDS
+    load(CPU).hessian_accumulate(
+        hessian=values.data_ptr(),
+        stride_hessian=0 if packed else values.stride(0),
+        packed=packed,
+        x=x.data_ptr(),
+        stride_x=x.stride(0),
+        dtype=DTYPES[x.dtype],
+        row_weight=0 if row_weight is None else row_weight.data_ptr(),
+        rows=rows,
+        features=features,
+        threads=1 if small else torch.get_num_threads(),
+    )
+    return hessian
