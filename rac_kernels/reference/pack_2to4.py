@@ -42,7 +42,7 @@ def positions(nonzero: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def metadata_order(rows: int, columns: int, size: int, device: torch.device) -> Tensor:
-    """Where in the metadata each word of [rows, columns] stands, row after row: int64 [rows * columns].
+    """Where in the metadata each word of [rows, columns] stands: int64 [rows * columns], by rows.
 
     CUTLASS's reorder_meta (tools/util/include/cutlass/util/host_reorder.h): rows are dealt out in
     groups of 32 (16 for 8-bit values), each 2 x 2 block is transposed, columns come in pairs.
