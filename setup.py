@@ -22,7 +22,9 @@ SOURCES = {
     CPU: [
         "bindings.cpp",
         "bindings_capture.cpp",
+        "bindings_sparsegpt.cpp",
         "capture.cpp",
+        "factor_hessian.cpp",
         "hessian_accumulate.cpp",
         "isa.cpp",
         "nucleus.cpp",
@@ -30,7 +32,10 @@ SOURCES = {
         "rmsnorm_capture.cpp",
         "select_lowest.cpp",
         "select_mask.cpp",
+        "sparsegpt.cpp",
         "sparsegpt_block.cpp",
+        "sparsegpt_product.cpp",
+        "sparsegpt_rows.cpp",
         "swiglu_capture.cpp",
     ],
     CUDA: ["bindings.cpp", "select_mask.cu"],
@@ -43,7 +48,8 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-SOURCE_FLAGS = {"hessian_accumulate.cpp": ["-ffp-contract=fast"]}
+PRODUCTS = ("factor_hessian.cpp", "hessian_accumulate.cpp", "sparsegpt_product.cpp")
+SOURCE_FLAGS = dict.fromkeys(PRODUCTS, ["-ffp-contract=fast"])
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]

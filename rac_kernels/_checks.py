@@ -185,11 +185,11 @@ def check_sparsegpt(
     check_same_device(op, weight=weight, factor=upper)
     if block_size < 1:
         refuse(op, "block_size >= 1", block_size)
-    if (pattern is None) == (mask is None):
-        refuse(op, "either a pattern or a mask", "neither" if mask is None else "both")
-    if mask is None:
+    if pattern is None and mask is None:
+        refuse(op, "a pattern or a mask", "neither")
+    if pattern is not None:
         check_pattern(op, pattern, columns, block_size=block_size)
-    else:
+    if mask is not None:
         check_matrix(op, "mask", mask, (torch.bool,), shape=(rows, columns))
         check_same_device(op, weight=weight, mask=mask)
     if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):

@@ -1,11 +1,11 @@
 """The compiled modules, csrc/. Of tensors they know addresses, strides and sizes alone."""
 
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
-from rac_kernels._native.hessian import hessian_accumulate_
+from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.sample import nucleus_sample
-from rac_kernels._native.sparsegpt import sparsegpt_block
+from rac_kernels._native.sparsegpt import sparsegpt
 
 __all__ = [
     "CPU",
@@ -15,9 +15,10 @@ __all__ = [
     "instruction_set",
     "load",
     "nucleus_sample",
+    "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",
-    "sparsegpt_block",
+    "sparsegpt",
     "swiglu_capture",
     "why_missing",
 ]

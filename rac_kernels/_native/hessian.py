@@ -33,3 +33,19 @@ def hessian_accumulate_(
         threads=1 if small else torch.get_num_threads(),
     )
     return hessian
+
+
+def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
+    """Overwrite the lower triangle of ``hessian`` [C, C] with that of U^T, ``H = U U^T``.
+
+    Returns:
+        None, or the first column whose pivot is not positive and finite, and that pivot;
+        ``hessian`` is then half overwritten.
+    """
+    column, pivot = load(CPU).reversed_cholesky(
+        matrix=hessian.data_ptr(),
+        stride=hessian.stride(0),
+        columns=hessian.shape[0],
+        threads=torch.get_num_threads(),
+    )
+    return None if column < 0 else (column, pivot)
