@@ -7,7 +7,8 @@ columns in torch; beside it, where it is installed, llm-compressor's own sparsif
 is C^3/3 + R*C^2 flops (the factor and the left-looking products) at the matrix-product rate
 measured in the same run. No row is reported unless our output error ||(W - Q) X|| is that of the
 baseline, within 1e-4. `extra_over_inputs` is the most memory that factor and solve have at a time
-beyond W and H, their results included, over the bytes of W and H: inputs are left as they are.
+beyond W and H, copies and results included, over the bytes of W and H; `scratch_over_inputs` is
+what is left of it when the factor may take H's memory, the pruned weight and the mask not counted.
 
 `--model 7b` (or 14b, 32b) times ours alone on all linears of one decoder layer of that shape, those
 that share an input solved together, and says what all its layers would take.
@@ -94,6 +95,24 @@ def llm_compressor(weight: Tensor, hessian: Tensor, pattern: Pattern) -> Tensor:
     return sparsify(layer, hessians, pattern.sparsity, n, m, 128, 0.01, False)[1]
 
 
+def bench_memory(weight: Tensor, hessian: Tensor, pattern: Pattern, device: str) -> dict:
+    """Peak memory of factor and solve; `hessian` is overwritten."""
+
+    def run(overwrite: bool) -> None:
+        results.append(sparsegpt(weight, factor_hessian(hessian, overwrite=overwrite), pattern))
+
+    inputs, results = weight.nbytes + hessian.nbytes, []
+    extra = peak_bytes(lambda: run(False), device)
+    kept = sum(part.nbytes for part in results.pop()[:2])
+    scratch = peak_bytes(lambda: run(True), device)
+    if extra is None or scratch is None:
+        return {}
+    return {
+        "extra_over_inputs": extra / inputs,
+        "scratch_over_inputs": (scratch - kept) / inputs,
+    }
+
+
 def bench(rows: int, columns: int, pattern: Pattern, options, ceiling: float) -> dict:
     """Time the stages and the baselines in turns, compare their errors."""
     weight, hessian = random_layer(rows, columns, options.device)
@@ -115,7 +134,7 @@ def bench(rows: int, columns: int, pattern: Pattern, options, ceiling: float) ->
     assert error["ours"] <= error["eager"] * (1 + 1e-4), f"larger error: {error}"
     same = float(((results["eager"] != 0) == (results["ours"] != 0)).double().mean())
     results.clear()
-    extra = peak_bytes(lambda: sparsegpt(weight, factor_hessian(hessian), pattern), options.device)
+    memory = bench_memory(weight, hessian, pattern, options.device)
     ours = seconds["factor"] + seconds["solve"]
     floor = (columns**3 / 3 + rows * columns**2) / ceiling / 1e9
     row = {
@@ -135,9 +154,8 @@ def bench(rows: int, columns: int, pattern: Pattern, options, ceiling: float) ->
         "over_floor": ours / floor,
         "error_ratio": error["ours"] / error["eager"],
         "same_mask": same,
+        **memory,
     }
-    if extra is not None:
-        row["extra_over_inputs"] = extra / (weight.nbytes + hessian.nbytes)
     if "llm" in seconds:
         row["llm_compressor"] = version("llmcompressor")
         row["llm_compressor_ms"] = seconds["llm"] * 1e3

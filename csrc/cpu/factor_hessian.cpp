@@ -15,8 +15,6 @@
 #include "factor_hessian.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "kernels.h"
@@ -36,41 +34,32 @@ struct Rows {
   const float* inverse;  // [BLOCK, BLOCK], U_bb^-1 transposed, zeros beyond its width
 };
 
-// L of the block from its lower triangle [width, width], up to a pivot that fails.
-Pivot factor_block(std::vector<double>& rows, int64_t width) {
-  for (int64_t j = width - 1; j >= 0; --j) {
-    double* row = rows.data() + j * width;
-    if (!(row[j] > 0 && row[j] < std::numeric_limits<double>::infinity())) return {j, row[j]};
-    const double pivot = std::sqrt(row[j]);
-    for (int64_t i = 0; i <= j; ++i) row[i] /= pivot;
-    for (int64_t r = 0; r < j; ++r) {
-      double* above = rows.data() + r * width;
-      const double factor = row[r];
-      for (int64_t i = 0; i <= r; ++i) above[i] -= factor * row[i];
-    }
+// L_bb to the matrix and its inverse to `inverse`, unless a pivot fails.
+RAC_INLINE Pivot factor_diagonal(const Rows& job, float* inverse) {
+  const int64_t width = job.end - job.start;
+  float* block = job.matrix + job.start * (job.stride + 1);
+  AlignedArray<double> rows(2 * width * width);
+  double* exact = rows.get() + width * width;
+  for (int64_t r = 0; r < width; ++r) {
+    for (int64_t c = 0; c <= r; ++c) rows[r * width + c] = block[r * job.stride + c];
+  }
+  const int64_t failed = factor_lower(rows.get(), width);
+  if (failed >= 0) return {job.start + failed, rows[failed * (width + 1)]};
+  invert_upper(rows.get(), width, width, exact);
+  std::fill(inverse, inverse + BLOCK * BLOCK, 0.0f);
+  for (int64_t r = 0; r < width; ++r) {
+    for (int64_t c = 0; c <= r; ++c) block[r * job.stride + c] = rows[r * width + c];
+    for (int64_t c = r; c < width; ++c) inverse[c * BLOCK + r] = exact[r * width + c];
   }
   return {-1, 0};
 }
 
-// L_bb to the matrix and its inverse to `inverse`, unless a pivot fails.
-Pivot factor_diagonal(const Rows& job, float* inverse) {
-  const int64_t width = job.end - job.start;
-  float* block = job.matrix + job.start * (job.stride + 1);
-  std::vector<double> rows(width * width);
-  for (int64_t r = 0; r < width; ++r) {
-    std::copy(block + r * job.stride, block + r * job.stride + r + 1, rows.data() + r * width);
-  }
-  const Pivot failed = factor_block(rows, width);
-  if (failed.column >= 0) return {job.start + failed.column, failed.value};
-  const std::vector<double> exact = invert_upper(rows.data(), width, width);
-  std::fill(inverse, inverse + BLOCK * BLOCK, 0.0f);
-  for (int64_t r = 0; r < width; ++r) {
-    std::copy(rows.data() + r * width, rows.data() + r * width + r + 1, block + r * job.stride);
-    for (int64_t c = r; c < width; ++c) {
-      inverse[c * BLOCK + r] = static_cast<float>(exact[r * width + c]);
-    }
-  }
-  return {-1, 0};
+Pivot diagonal_baseline(const Rows& job, float* inverse) { return factor_diagonal(job, inverse); }
+RAC_AVX2 Pivot diagonal_avx2(const Rows& job, float* inverse) {
+  return factor_diagonal(job, inverse);
+}
+RAC_AVX512 Pivot diagonal_avx512(const Rows& job, float* inverse) {
+  return factor_diagonal(job, inverse);
 }
 
 // The T columns from `first` on of rows .. rows + count of H, to or from a tile [count][T].
@@ -166,6 +155,7 @@ RAC_AVX512 void solve_avx512(const Rows& job) { solve_all<16>(job); }
 Pivot reversed_cholesky(float* matrix, int64_t stride, int64_t columns, int threads) {
   const auto update_rows = pick(update_baseline, update_avx2, update_avx512);
   const auto solve_rows = pick(solve_baseline, solve_avx2, solve_avx512);
+  const auto diagonal = pick(diagonal_baseline, diagonal_avx2, diagonal_avx512);
   AlignedArray<float> inverse(BLOCK * BLOCK);
   const std::vector<float> minus(PANEL, -1.0f);
   for (int64_t panel_end = columns; panel_end > 0;) {
@@ -177,7 +167,7 @@ Pivot reversed_cholesky(float* matrix, int64_t stride, int64_t columns, int thre
 #pragma omp parallel num_threads(threads)
         update_rows(job);
       }
-      const Pivot failed = factor_diagonal(job, inverse.get());
+      const Pivot failed = diagonal(job, inverse.get());
       if (failed.column >= 0) return failed;
 #pragma omp parallel num_threads(threads)
       solve_rows(job);

@@ -17,16 +17,25 @@ namespace {
 int64_t up_to_multiple(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
 // U_bb^-1 in float32, found in float64: much rests on it.
-void invert_block(const SparseGPT& job, const Columns& columns, float* inverse) {
-  const float* lower = job.lower + columns.start * (job.stride_lower + 1);
-  const std::vector<double> exact = invert_upper(lower, job.stride_lower, columns.width);
-  for (int64_t i = 0; i < columns.width; ++i) {
-    for (int64_t j = 0; j < columns.padded; ++j) {
-      const bool inside = j < columns.width;
-      inverse[i * columns.padded + j] =
-          inside ? static_cast<float>(exact[i * columns.width + j]) : 0.0f;
-    }
+RAC_INLINE void invert_block(const SparseGPT& job, const Columns& columns, float* inverse) {
+  const int64_t width = columns.width;
+  AlignedArray<double> exact(width * width);
+  invert_upper(job.lower + columns.start * (job.stride_lower + 1), job.stride_lower, width,
+               exact.get());
+  for (int64_t i = 0; i < width; ++i) {
+    for (int64_t j = 0; j < width; ++j) inverse[i * columns.padded + j] = exact[i * width + j];
+    for (int64_t j = width; j < columns.padded; ++j) inverse[i * columns.padded + j] = 0;
   }
+}
+
+void invert_baseline(const SparseGPT& job, const Columns& columns, float* inverse) {
+  invert_block(job, columns, inverse);
+}
+RAC_AVX2 void invert_avx2(const SparseGPT& job, const Columns& columns, float* inverse) {
+  invert_block(job, columns, inverse);
+}
+RAC_AVX512 void invert_avx512(const SparseGPT& job, const Columns& columns, float* inverse) {
+  invert_block(job, columns, inverse);
 }
 
 // How many of a block's `size` scores are pruned; THRESHOLD prunes ties on top.
@@ -67,6 +76,7 @@ std::vector<double> sparsegpt(const SparseGPT& job) {
   const int64_t rows_of_tile = tile_rows(), step = tile_columns();
   const int64_t widest = std::min(job.block_size, job.columns);
   const int64_t padded = up_to_multiple(widest, step);
+  const auto invert = pick(invert_baseline, invert_avx2, invert_avx512);
   int64_t most = 0;
   for (const Matrix& matrix : job.matrices) most = std::max(most, matrix.rows);
   for (const Matrix& matrix : job.matrices) {
@@ -85,7 +95,7 @@ std::vector<double> sparsegpt(const SparseGPT& job) {
                     carry.get(), 0};
     columns.padded = up_to_multiple(columns.width, step);
     columns.stride_carry = up_to_multiple(start, rows_of_tile) * step;
-    invert_block(job, columns, inverse.get());
+    invert(job, columns, inverse.get());
     carry_tiles(job, columns);
     for (size_t i = 0; i < job.matrices.size(); ++i) {
       if (job.matrices[i].rows == 0) continue;

@@ -2,7 +2,14 @@
 
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
-from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
+from rac_kernels._native.loading import (
+    CPU,
+    CUDA,
+    instruction_set,
+    load,
+    use_threads,
+    why_missing,
+)
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt
@@ -20,5 +27,6 @@ __all__ = [
     "select_mask",
     "sparsegpt",
     "swiglu_capture",
+    "use_threads",
     "why_missing",
 ]

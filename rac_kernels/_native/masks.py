@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, CUDA, DTYPES, load
+from rac_kernels._native.loading import CPU, CUDA, DTYPES, load, threads
 from rac_kernels.pattern import Pattern
 
 
@@ -14,7 +14,7 @@ def select_mask(scores: Tensor, pattern: Pattern) -> Tensor:
     addresses = {"scores": scores.data_ptr(), "keep": keep.data_ptr()}
     dtype = DTYPES[scores.dtype]
     if scores.device.type == "cpu":
-        load(CPU).select_mask(**addresses, **sizes, dtype=dtype, threads=torch.get_num_threads())
+        load(CPU).select_mask(**addresses, **sizes, dtype=dtype, threads=threads())
         return keep
     with torch.cuda.device(scores.device):
         stream = torch.cuda.current_stream().cuda_stream

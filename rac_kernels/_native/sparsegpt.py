@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, DTYPES, load
+from rac_kernels._native.loading import CPU, DTYPES, load, threads
 from rac_kernels.pattern import Pattern
 
 
@@ -44,7 +44,7 @@ def sparsegpt(
         dtype=DTYPES[weights[0].dtype],
         **_rule(pattern, compat),
         grow=pattern is not None and masks is not None,
-        threads=torch.get_num_threads(),
+        threads=threads(),
     )
     return [
         (out[: w.shape[0]].to(w.dtype), keep, torch.tensor(loss, dtype=torch.float64))

@@ -1,6 +1,7 @@
 """The public functions: validate, choose an implementation, call it. A file for each family."""
 
 from rac_kernels.ops.alps import alps
+from rac_kernels.ops.batch import factor_hessians, sparsegpt_batch
 from rac_kernels.ops.capture import capture_, flush_, rmsnorm_capture, swiglu_capture
 from rac_kernels.ops.hessian import (
     factor_hessian,
@@ -18,6 +19,7 @@ __all__ = [
     "alps",
     "capture_",
     "factor_hessian",
+    "factor_hessians",
     "flush_",
     "hessian_accumulate_",
     "linear_2to4",
@@ -30,6 +32,7 @@ __all__ = [
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
+    "sparsegpt_batch",
     "swiglu_capture",
     "symmetrize_",
     "unpack_2to4",
