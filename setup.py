@@ -34,6 +34,7 @@ SOURCES = {
         "select_mask.cpp",
         "sparsegpt.cpp",
         "sparsegpt_block.cpp",
+        "sparsegpt_keys.cpp",
         "sparsegpt_product.cpp",
         "sparsegpt_rows.cpp",
         "swiglu_capture.cpp",

@@ -19,62 +19,12 @@
 #include <limits>
 #include <vector>
 
-#include "lanes.h"
 #include "sparsegpt.h"
+#include "sparsegpt_lanes.h"
 
 namespace {
 
 constexpr int PANEL = 8;
-
-// Per-thread scratch, all of L rows.
-template <int L>
-struct Scratch {
-  Scratch(const SparseGPT& job, const Columns& columns)
-      : weights(columns.width), errors(columns.width), pruned(columns.width),
-        given(columns.width), keys(std::max<int64_t>(columns.width, job.m)) {}
-  AlignedArray<F32<L>> weights;
-  AlignedArray<F32<L>> errors;
-  AlignedArray<I32<L>> pruned;
-  AlignedArray<I32<L>> given;  // what keep prunes
-  AlignedArray<I32<L>> keys;
-};
-
-// score = w^2 / R_jj^2, ordered as its bits; the mask keeps a NaN from becoming a negative key.
-template <int L>
-RAC_INLINE I32<L> score_key(const F32<L>& weight, float scale) {
-  return (I32<L>)(weight * weight / (scale * scale)) & 0x7fffffff;
-}
-
-template <int L>
-RAC_INLINE void load_values(const Columns& columns, const Block& block, int64_t tile, int vector,
-                            Scratch<L>& scratch) {
-  constexpr int T = Tiling<L>::T;
-  const float* values = block.values + tile * columns.padded * T + vector * L;
-  for (int64_t j = 0; j < columns.width; ++j) {
-    std::memcpy(&scratch.weights[j], values + j * T, sizeof(F32<L>));
-  }
-}
-
-template <int L>
-RAC_INLINE void load_given(const SparseGPT& job, const Columns& columns, const Block& block,
-                           int64_t row, int64_t rows, Scratch<L>& scratch) {
-  const uint8_t* keep = block.matrix.keep + row * job.columns + columns.start;
-  for (int64_t j = 0; j < columns.width; ++j) {
-    I32<L> lanes{};
-    for (int64_t r = 0; r < rows; ++r) lanes[r] = -(keep[r * job.columns + j] == 0);
-    scratch.given[j] = lanes;
-  }
-}
-
-// Keys of the whole block: of the scores; growing, 0 for what is pruned already, else 1 more.
-template <int L>
-RAC_INLINE void block_keys(const SparseGPT& job, const Columns& columns, Scratch<L>& scratch) {
-  for (int64_t j = 0; j < columns.width; ++j) {
-    const float scale = columns.inverse[j * (columns.padded + 1)];
-    scratch.keys[j] = score_key<L>(scratch.weights[j], scale);
-    if (job.grow) scratch.keys[j] = (scratch.keys[j] + 1) & ~scratch.given[j];
-  }
-}
 
 // pruned[j] from the selection made over the whole block.
 template <int L>
@@ -202,25 +152,6 @@ RAC_INLINE void solve_all(const SparseGPT& job, const Columns& columns, const Bl
   }
 }
 
-// Keys of all rows, row-major, [rows, width].
-template <int L>
-RAC_INLINE void keys_all(const SparseGPT& job, const Columns& columns, const Block& block,
-                         int32_t* keys) {
-  Scratch<L> scratch(job, columns);
-  const int64_t groups = (block.matrix.rows + L - 1) / L;
-#pragma omp for schedule(static)
-  for (int64_t group = 0; group < groups; ++group) {
-    const int64_t row = group * L, rows = std::min<int64_t>(L, block.matrix.rows - row);
-    load_values<L>(columns, block, group / Tiling<L>::VECTORS, group % Tiling<L>::VECTORS,
-                   scratch);
-    if (job.grow) load_given<L>(job, columns, block, row, rows, scratch);
-    block_keys<L>(job, columns, scratch);
-    // Keys are moved, never computed with: the float transpose carries any bits.
-    store_columns<L>(reinterpret_cast<F32<L>*>(scratch.keys.get()), rows, columns.width,
-                     reinterpret_cast<float*>(keys) + row * columns.width, columns.width);
-  }
-}
-
 void solve_baseline(const SparseGPT& job, const Columns& columns, const Block& block,
                     double* losses) {
   solve_all<4>(job, columns, block, losses);
@@ -233,26 +164,7 @@ RAC_AVX512 void solve_avx512(const SparseGPT& job, const Columns& columns, const
                              double* losses) {
   solve_all<16>(job, columns, block, losses);
 }
-void keys_baseline(const SparseGPT& job, const Columns& columns, const Block& block,
-                   int32_t* keys) {
-  keys_all<4>(job, columns, block, keys);
-}
-RAC_AVX2 void keys_avx2(const SparseGPT& job, const Columns& columns, const Block& block,
-                        int32_t* keys) {
-  keys_all<8>(job, columns, block, keys);
-}
-RAC_AVX512 void keys_avx512(const SparseGPT& job, const Columns& columns, const Block& block,
-                            int32_t* keys) {
-  keys_all<16>(job, columns, block, keys);
-}
-
 }  // namespace
-
-void key_tiles(const SparseGPT& job, const Columns& columns, const Block& block, int32_t* keys) {
-  const auto run = pick(keys_baseline, keys_avx2, keys_avx512);
-#pragma omp parallel num_threads(job.threads)
-  run(job, columns, block, keys);
-}
 
 double solve_tiles(const SparseGPT& job, const Columns& columns, const Block& block) {
   const auto run = pick(solve_baseline, solve_avx2, solve_avx512);
