@@ -22,16 +22,19 @@ SOURCES = {
     CPU: [
         "bindings.cpp",
         "bindings_capture.cpp",
+        "bindings_packing.cpp",
         "capture.cpp",
         "hessian_accumulate.cpp",
         "isa.cpp",
         "nucleus.cpp",
         "nucleus_sample.cpp",
+        "pack_2to4.cpp",
         "rmsnorm_capture.cpp",
         "select_lowest.cpp",
         "select_mask.cpp",
         "sparsegpt_block.cpp",
         "swiglu_capture.cpp",
+        "unpack_2to4.cpp",
     ],
     CUDA: ["bindings.cpp", "select_mask.cu"],
 }
@@ -43,7 +46,13 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-SOURCE_FLAGS = {"hessian_accumulate.cpp": ["-ffp-contract=fast"]}
+# GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
+_INTRINSICS = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+SOURCE_FLAGS = {
+    "hessian_accumulate.cpp": ["-ffp-contract=fast"],
+    "pack_2to4.cpp": _INTRINSICS,
+    "unpack_2to4.cpp": _INTRINSICS,
+}
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]

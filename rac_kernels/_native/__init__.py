@@ -4,6 +4,7 @@ from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_captur
 from rac_kernels._native.hessian import hessian_accumulate_
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
 from rac_kernels._native.masks import select_mask
+from rac_kernels._native.packing import pack_2to4, unpack_2to4
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt_block
 
@@ -15,9 +16,11 @@ __all__ = [
     "instruction_set",
     "load",
     "nucleus_sample",
+    "pack_2to4",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt_block",
     "swiglu_capture",
+    "unpack_2to4",
     "why_missing",
 ]
