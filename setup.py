@@ -36,7 +36,13 @@ SOURCES = {
         "swiglu_capture.cpp",
         "unpack_2to4.cpp",
     ],
-    CUDA: ["bindings.cpp", "select_mask.cu"],
+    CUDA: [
+        "bindings.cpp",
+        "bindings_packing.cpp",
+        "pack_2to4.cu",
+        "select_mask.cu",
+        "unpack_2to4.cu",
+    ],
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
 # machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same
@@ -187,7 +193,8 @@ def ninja_command() -> list[str]:
 def extension(name: str) -> Extension:
     """Declare an optional module, with its sources so that they travel in source distributions."""
     folder = f"csrc/{name.rsplit('_', 1)[1]}"
-    headers = [str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")]
+    paths = [path for kind in ("*.h", "*.cuh") for path in (ROOT / "csrc").rglob(kind)]
+    headers = [str(path.relative_to(ROOT)) for path in paths]
     sources = [f"{folder}/{source}" for source in SOURCES[name]]
     return Extension(name, sources, depends=headers, optional=True)
 

@@ -86,19 +86,36 @@ struct Tile {
   static constexpr int64_t BYTES = COLUMNS / 8;  // of a row
 };
 
+template <typename Word>
+RAC_INLINE Word load_word(const uint8_t* from) {
+  Word word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+}
+
 // words: positions of Tile::ROWS rows from `row` on, `stride` bytes apart.
 template <int SIZE>
 RAC_INLINE void store_metadata(const uint8_t* words, int64_t stride, int64_t row, int64_t columns,
                                int64_t padded, uint8_t* metadata) {
   using T = Tile<SIZE>;
   for (int64_t tile = 0; tile < columns / T::COLUMNS; ++tile) {
-    uint8_t* to = metadata + (tile * padded + row) * T::BYTES;
-    for (int64_t r = 0; r < T::ROWS; ++r) {
-      const uint8_t* from = words + r * stride + tile * T::BYTES;
-      uint8_t* at = to + r % 8 * 16 + r / 16 * 8 + r / 8 % 2 * (T::BYTES / 2);
-      std::memcpy(at, from, T::BYTES / 2);
-      std::memcpy(at + T::BYTES, from + T::BYTES / 2, T::BYTES / 2);
+    const uint8_t* from = words + tile * T::BYTES;
+    uint64_t out[16];
+    for (int64_t r = 0; r < 8; ++r) {
+      if constexpr (SIZE == 2) {
+        for (int64_t h = 0; h < 2; ++h) {
+          const uint8_t* at = from + (r + 16 * h) * stride;
+          const uint64_t a = load_word<uint32_t>(at), b = load_word<uint32_t>(at + 8 * stride);
+          out[2 * r + h] = (a & 0xffff) | (a >> 16) << 32 | (b & 0xffff) << 16 | (b >> 16) << 48;
+        }
+      } else {
+        const uint64_t a = load_word<uint64_t>(from + r * stride);
+        const uint64_t b = load_word<uint64_t>(from + (r + 8) * stride);
+        out[2 * r] = (a & 0xffffffff) | b << 32;
+        out[2 * r + 1] = a >> 32 | (b >> 32) << 32;
+      }
     }
+    std::memcpy(metadata + (tile * padded + row) * T::BYTES, out, sizeof(out));
   }
 }
 
@@ -108,12 +125,24 @@ RAC_INLINE void load_metadata(const uint8_t* metadata, int64_t row, int64_t colu
                               uint8_t* words, int64_t stride) {
   using T = Tile<SIZE>;
   for (int64_t tile = 0; tile < columns / T::COLUMNS; ++tile) {
-    const uint8_t* from = metadata + (tile * padded + row) * T::BYTES;
-    for (int64_t r = 0; r < T::ROWS; ++r) {
-      uint8_t* to = words + r * stride + tile * T::BYTES;
-      const uint8_t* at = from + r % 8 * 16 + r / 16 * 8 + r / 8 % 2 * (T::BYTES / 2);
-      std::memcpy(to, at, T::BYTES / 2);
-      std::memcpy(to + T::BYTES / 2, at + T::BYTES, T::BYTES / 2);
+    uint8_t* to = words + tile * T::BYTES;
+    uint64_t in[16];
+    std::memcpy(in, metadata + (tile * padded + row) * T::BYTES, sizeof(in));
+    for (int64_t r = 0; r < 8; ++r) {
+      if constexpr (SIZE == 2) {
+        for (int64_t h = 0; h < 2; ++h) {
+          const uint64_t both = in[2 * r + h];
+          const uint32_t a = (both & 0xffff) | (both >> 16 & 0xffff0000);
+          const uint32_t b = (both >> 16 & 0xffff) | (both >> 32 & 0xffff0000);
+          std::memcpy(to + (r + 16 * h) * stride, &a, 4);
+          std::memcpy(to + (r + 16 * h + 8) * stride, &b, 4);
+        }
+      } else {
+        const uint64_t a = (in[2 * r] & 0xffffffff) | in[2 * r + 1] << 32;
+        const uint64_t b = in[2 * r] >> 32 | (in[2 * r + 1] >> 32) << 32;
+        std::memcpy(to + r * stride, &a, 8);
+        std::memcpy(to + (r + 8) * stride, &b, 8);
+      }
     }
   }
 }

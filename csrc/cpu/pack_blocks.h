@@ -12,13 +12,6 @@
 #include "nibbles.h"
 #include "packing.h"
 
-enum class Score { NONE, MAGNITUDE, SCALED };
-
-constexpr int32_t FLOAT_INFINITY = 0x7f800000;
-
-// The bits of the infinity of a 16-bit value; what is above is NaN.
-constexpr int infinity_of(Value value) { return value == Value::BFLOAT16 ? 0x7f80 : 0x7c00; }
-
 struct BaselineBlock {
   // |value| as float32. float16: its bits are those of the value times 2^-112.
   template <Value V>

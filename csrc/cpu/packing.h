@@ -3,12 +3,7 @@
 
 #include <cstdint>
 
-// Of a weight's values.
-enum class Value { BFLOAT16, FLOAT16, INT8, FLOAT8 };
-
-constexpr int bytes_of(Value value) {
-  return value == Value::BFLOAT16 || value == Value::FLOAT16 ? 2 : 1;
-}
+#include "../value.h"
 
 // Arguments of a packing: a weight [rows, columns] to values [padded, columns / 2] and metadata
 // [padded, columns / 8 bytes] in the order of CUTLASS's ColumnMajorInterleaved<2>.
