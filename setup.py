@@ -18,28 +18,10 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
+# File names of csrc/cpu and csrc/cuda.
 SOURCES = {
-    CPU: [
-        "bindings.cpp",
-        "bindings_capture.cpp",
-        "bindings_sparsegpt.cpp",
-        "capture.cpp",
-        "factor_hessian.cpp",
-        "hessian_accumulate.cpp",
-        "isa.cpp",
-        "nucleus.cpp",
-        "nucleus_sample.cpp",
-        "rmsnorm_capture.cpp",
-        "select_lowest.cpp",
-        "select_mask.cpp",
-        "sparsegpt.cpp",
-        "sparsegpt_block.cpp",
-        "sparsegpt_keys.cpp",
-        "sparsegpt_product.cpp",
-        "sparsegpt_rows.cpp",
-        "swiglu_capture.cpp",
-    ],
-    CUDA: ["bindings.cpp", "select_mask.cu"],
+    CPU: sorted(path.name for path in (ROOT / "csrc/cpu").glob("*.cpp")),
+    CUDA: sorted(path.name for path in (ROOT / "csrc/cuda").glob("*.c*")),
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
 # machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same
@@ -50,7 +32,10 @@ CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
 PRODUCTS = ("factor_hessian.cpp", "hessian_accumulate.cpp", "sparsegpt_product.cpp")
+# GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
+INTRINSICS = ("pack_2to4.cpp", "unpack_2to4.cpp")
 SOURCE_FLAGS = dict.fromkeys(PRODUCTS, ["-ffp-contract=fast"])
+SOURCE_FLAGS |= dict.fromkeys(INTRINSICS, ["-Wno-uninitialized", "-Wno-maybe-uninitialized"])
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
@@ -185,7 +170,8 @@ def ninja_command() -> list[str]:
 def extension(name: str) -> Extension:
     """Declare an optional module, with its sources so that they travel in source distributions."""
     folder = f"csrc/{name.rsplit('_', 1)[1]}"
-    headers = [str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")]
+    paths = [path for kind in ("*.h", "*.cuh") for path in (ROOT / "csrc").rglob(kind)]
+    headers = [str(path.relative_to(ROOT)) for path in paths]
     sources = [f"{folder}/{source}" for source in SOURCES[name]]
     return Extension(name, sources, depends=headers, optional=True)
 

@@ -64,6 +64,15 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
         refuse(op, "all tensors on one device", devices)
 
 
+def check_hessian_diagonal(op: str, weight: Tensor, diagonal: Tensor) -> None:
+    """Refuse what is not the diagonal [C] of an H for ``weight`` [R, C]."""
+    if diagonal.shape != weight.shape[1:]:
+        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(diagonal.shape))
+    check_same_device(op, weight=weight, hessian_diagonal=diagonal)
+    if not bool((diagonal.isfinite() & (diagonal >= 0)).all()):
+        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
+
+
 def check_hessian_accumulate(
     op: str, features: int, hessian: Tensor, x: Tensor, row_weight: Tensor | None
 ) -> None:

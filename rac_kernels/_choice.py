@@ -175,6 +175,13 @@ def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
     return _missing(scores.device.type)
 
 
+def native_packing(tensor: Tensor) -> str | None:
+    """None when a compiled 2:4 packing can take ``tensor``, else why not."""
+    if tensor.device.type not in ("cpu", "cuda"):
+        return f"it runs on the CPU or a GPU, and the tensor is on {tensor.device}"
+    return _missing(tensor.device.type)
+
+
 @functools.cache
 def _missing(device: str) -> str | None:
     """Why the compiled module for ``device`` is missing, logged the first time it is needed."""

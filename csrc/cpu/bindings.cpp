@@ -17,6 +17,8 @@ namespace py = pybind11;
 
 void bind_capture(py::module_& module);    // bindings_capture.cpp
 void bind_sparsegpt(py::module_& module);  // bindings_sparsegpt.cpp
+void bind_capture(py::module_& module);  // bindings_capture.cpp
+void bind_packing(py::module_& module);  // bindings_packing.cpp
 
 namespace {
 
@@ -98,4 +100,5 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("threads"));
   bind_capture(module);
   bind_sparsegpt(module);
+  bind_packing(module);
 }

@@ -11,6 +11,7 @@ from rac_kernels._native.loading import (
     why_missing,
 )
 from rac_kernels._native.masks import select_mask
+from rac_kernels._native.packing import pack_2to4, unpack_2to4
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt
 
@@ -23,10 +24,12 @@ __all__ = [
     "load",
     "nucleus_sample",
     "reversed_cholesky_",
+    "pack_2to4",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
     "swiglu_capture",
     "use_threads",
+    "unpack_2to4",
     "why_missing",
 ]

@@ -11,7 +11,13 @@ from rac_kernels.ops.hessian import (
 )
 from rac_kernels.ops.linear import linear_2to4, linear_bitmap
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
-from rac_kernels.ops.packing import pack_2to4, pack_bitmap, unpack_2to4, unpack_bitmap
+from rac_kernels.ops.packing import (
+    mask_and_pack_2to4,
+    pack_2to4,
+    pack_bitmap,
+    unpack_2to4,
+    unpack_bitmap,
+)
 from rac_kernels.ops.sample import nucleus_sample
 from rac_kernels.ops.sparsegpt import sparsegpt
 
@@ -25,6 +31,7 @@ __all__ = [
     "linear_2to4",
     "linear_bitmap",
     "magnitude",
+    "mask_and_pack_2to4",
     "native_status",
     "nucleus_sample",
     "pack_2to4",

@@ -3,7 +3,13 @@
 from torch import Tensor
 
 from rac_kernels import _native
-from rac_kernels._checks import FLOATS, check_matrix, check_pattern, check_same_device, refuse
+from rac_kernels._checks import (
+    FLOATS,
+    check_hessian_diagonal,
+    check_matrix,
+    check_pattern,
+    refuse,
+)
 from rac_kernels._choice import choose, native_mask, triton_mask
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import select_mask as reference_mask
@@ -31,11 +37,7 @@ def wanda(
     """
     op = "wanda"
     check_matrix(op, "weight", weight, FLOATS)
-    if hessian_diagonal.shape != weight.shape[1:]:
-        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(hessian_diagonal.shape))
-    check_same_device(op, weight=weight, hessian_diagonal=hessian_diagonal)
-    if not bool((hessian_diagonal.isfinite() & (hessian_diagonal >= 0)).all()):
-        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
+    check_hessian_diagonal(op, weight, hessian_diagonal)
     chosen = _check_and_choose(op, weight, pattern, "row", 128, impl)
     if chosen == "triton":
         return _triton_mask(op, weight, pattern, "row", 128, "wanda", hessian_diagonal)
