@@ -22,9 +22,14 @@ SOURCES = {
     CPU: [
         "bindings.cpp",
         "bindings_capture.cpp",
+        "bindings_linear.cpp",
         "capture.cpp",
         "hessian_accumulate.cpp",
         "isa.cpp",
+        "linear_avx2.cpp",
+        "linear_avx512.cpp",
+        "linear_baseline.cpp",
+        "linear_sparse.cpp",
         "nucleus.cpp",
         "nucleus_sample.cpp",
         "rmsnorm_capture.cpp",
@@ -43,7 +48,8 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-SOURCE_FLAGS = {"hessian_accumulate.cpp": ["-ffp-contract=fast"]}
+PRODUCTS = ("hessian_accumulate", "linear_avx2", "linear_avx512", "linear_baseline")
+SOURCE_FLAGS = {f"{name}.cpp": ["-ffp-contract=fast"] for name in PRODUCTS}
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]

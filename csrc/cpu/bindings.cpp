@@ -16,6 +16,7 @@
 namespace py = pybind11;
 
 void bind_capture(py::module_& module);  // bindings_capture.cpp
+void bind_linear(py::module_& module);   // bindings_linear.cpp
 
 namespace {
 
@@ -136,4 +137,5 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("vocabulary"), py::arg("temperature"), py::arg("top_p"), py::arg("dtype"),
              py::arg("threads"));
   bind_capture(module);
+  bind_linear(module);
 }

@@ -1,0 +1,56 @@
+// The part of rac_kernels._C_cpu that multiplies with packed weights; see bindings.cpp.
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+
+#include "linear_sparse.h"
+
+namespace py = pybind11;
+
+namespace {
+
+void linear_at(bool many, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t codes,
+               uintptr_t offsets, uintptr_t scale, uintptr_t bias, int64_t tokens, int64_t rows,
+               int64_t columns, int64_t padded, int value, int threads) {
+  if (tokens < 1 || rows < 0 || columns < 1 || padded % 16 != 0 || padded < columns || value < 0 ||
+      value > 3 || threads < 1) {
+    throw std::invalid_argument("linear_sparse: sizes, value or threads out of range");
+  }
+  if (offsets ? value > 1 : columns % 16 != 0) {
+    throw std::invalid_argument("linear_sparse: columns or value that this packing does not have");
+  }
+  const SparseLinear job{reinterpret_cast<const float*>(x),
+                         reinterpret_cast<float*>(y),
+                         reinterpret_cast<const uint8_t*>(values),
+                         reinterpret_cast<const uint8_t*>(codes),
+                         reinterpret_cast<const int64_t*>(offsets),
+                         reinterpret_cast<const float*>(scale),
+                         reinterpret_cast<const float*>(bias),
+                         tokens,
+                         rows,
+                         columns,
+                         padded,
+                         static_cast<Value>(value),
+                         threads};
+  const py::gil_scoped_release release;
+  many ? linear_many(job) : linear_few(job);
+}
+
+void row_major_codes_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t padded_rows,
+                        int64_t columns, int value_bytes, int threads) {
+  const int64_t multiple = value_bytes == 2 ? 32 : 64;  // words come in pairs
+  if (rows > padded_rows || (value_bytes != 1 && value_bytes != 2) || threads < 1) {
+    throw std::invalid_argument("row_major_codes: rows, value_bytes or threads out of range");
+  }
+  const py::gil_scoped_release release;
+  row_major_codes(reinterpret_cast<const uint8_t*>(metadata), reinterpret_cast<uint8_t*>(codes),
+                  rows, padded_rows, columns, value_bytes, threads);
+}
+
+}  // namespace
+
+void bind_linear(py::module_& module) {
+  module.def("linear_sparse", &linear_at);
+  module.def("row_major_codes", &row_major_codes_at);
+}
