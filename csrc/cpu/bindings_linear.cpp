@@ -17,7 +17,7 @@ void linear_at(bool many, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t 
       value > 3 || threads < 1) {
     throw std::invalid_argument("linear_sparse: sizes, value or threads out of range");
   }
-  if (offsets ? value > 1 : columns % 16 != 0) {
+  if (offsets ? value > 1 : columns % 32 != 0) {
     throw std::invalid_argument("linear_sparse: columns or value that this packing does not have");
   }
   const SparseLinear job{reinterpret_cast<const float*>(x),
@@ -37,20 +37,20 @@ void linear_at(bool many, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t 
   many ? linear_many(job) : linear_few(job);
 }
 
-void row_major_codes_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t padded_rows,
-                        int64_t columns, int value_bytes, int threads) {
-  const int64_t multiple = value_bytes == 2 ? 32 : 64;  // words come in pairs
-  if (rows > padded_rows || (value_bytes != 1 && value_bytes != 2) || threads < 1) {
-    throw std::invalid_argument("row_major_codes: rows, value_bytes or threads out of range");
+void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t columns,
+                   int value_bytes, int threads) {
+  if ((value_bytes != 1 && value_bytes != 2) || rows % (value_bytes * 16) != 0 ||
+      columns % (value_bytes == 2 ? 32 : 64) != 0 || threads < 1) {
+    throw std::invalid_argument("codes_2to4: sizes or threads out of range");
   }
   const py::gil_scoped_release release;
-  row_major_codes(reinterpret_cast<const uint8_t*>(metadata), reinterpret_cast<uint8_t*>(codes),
-                  rows, padded_rows, columns, value_bytes, threads);
+  codes_2to4(reinterpret_cast<const uint8_t*>(metadata), reinterpret_cast<uint8_t*>(codes), rows,
+             columns, value_bytes, threads);
 }
 
 }  // namespace
 
 void bind_linear(py::module_& module) {
   module.def("linear_sparse", &linear_at);
-  module.def("row_major_codes", &row_major_codes_at);
+  module.def("codes_2to4", &codes_2to4_at);
 }

@@ -16,6 +16,7 @@
 #pragma GCC target("avx2,fma,popcnt")
 
 #include "linear_few.h"
+#include "linear_groups.h"
 #include "linear_many.h"
 
 namespace {
@@ -45,7 +46,11 @@ struct Avx2 {
 
 }  // namespace
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) { few<Avx2>(job, scratch); }
+void few_avx2(const SparseLinear& job, const LinearScratch& scratch) {
+  if (scratch.panels && job.value == Value::BF16) groups_of<Bf16>(job, scratch);
+  else if (scratch.panels && job.value == Value::FP16) groups_of<Fp16>(job, scratch);
+  else few<Avx2>(job, scratch);
+}
 
 void many_avx2(const SparseLinear& job, const LinearScratch& scratch) { many<Avx2>(job, scratch); }
 

@@ -9,8 +9,6 @@
 #include "linear_values.h"
 
 constexpr int64_t FEW_X_BYTES = 128 << 10;
-// Far enough ahead to cover the memory's latency; what is fetched past a row is the next row's.
-constexpr int64_t AHEAD = 1024;
 
 template <int L>
 RAC_INLINE float total(F32<L> sum) {
@@ -51,9 +49,9 @@ RAC_INLINE void few_tile(const SparseLinear& job, const LinearScratch& scratch, 
   const int64_t end = std::min(last, (job.columns + 7) / 8 * 8);
   int64_t c = first;
   for (; c + 32 <= end; c += 32) {
-    for (int r = 0; r < RB; ++r) __builtin_prefetch(reader[r].values + AHEAD);
 #pragma GCC unroll 4
     for (int step = 0; step < 32; step += L) add_products<Set>(reader, x, c + step, sum);
+    for (int r = 0; r < RB; ++r) reader[r].codes = Packing::after_four(reader[r].codes);
   }
   for (; c + L <= end; c += L) add_products<Set>(reader, x, c, sum);
   uint8_t alone[RB][2] = {};  // of two codes the second would be another row's

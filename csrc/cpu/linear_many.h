@@ -62,6 +62,7 @@ RAC_INLINE void list_entries(const SparseLinear& job, const LinearScratch& scrat
   int64_t count = 0;
   for (int64_t c = first; c < last; c += 8) {
     const int code = *reader.codes++;
+    if ((c - first) % 32 == 24) reader.codes = Packing::after_four(reader.codes);
     Bytes columns;
     std::memcpy(&columns, table.column[code], sizeof(columns));
     const Places places = (__builtin_convertvector(columns, Places) +

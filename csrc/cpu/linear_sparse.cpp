@@ -13,14 +13,17 @@ namespace {
 void run(const SparseLinear& job, LinearKernel kernel, int64_t panel_floats) {
   AlignedArray<int64_t> position(job.offsets ? job.rows : 0);
   AlignedArray<float> panels(panel_floats);
-  const LinearScratch scratch{position.get(), panels.get()};
+  const LinearScratch scratch{position.get(), panel_floats ? panels.get() : nullptr};
 #pragma omp parallel num_threads(job.threads)
   kernel(job, scratch);
 }
 
 }  // namespace
 
-void linear_few(const SparseLinear& job) { run(job, pick(few_baseline, few_avx2, few_avx512), 0); }
+void linear_few(const SparseLinear& job) {
+  const bool permuted = !job.offsets && (job.value == Value::BF16 || job.value == Value::FP16);
+  run(job, pick(few_baseline, few_avx2, few_avx512), permuted ? job.tokens * job.columns : 0);
+}
 
 void linear_many(const SparseLinear& job) {
   const int64_t width = panel_width(job.tokens);
@@ -28,20 +31,21 @@ void linear_many(const SparseLinear& job) {
   run(job, pick(many_baseline, many_avx2, many_avx512), tokens * job.padded);
 }
 
-void row_major_codes(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t padded_rows,
-                     int64_t columns, int value_bytes, int threads) {
-  const int64_t size = value_bytes == 2 ? 2 : 4;       // bytes of a word
-  const int64_t group = value_bytes == 2 ? 32 : 16;    // rows dealt out together
-  const int64_t words = columns / (size * 8);          // of a row
+void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
+                int value_bytes, int threads) {
+  const int64_t size = value_bytes == 2 ? 2 : 4;     // bytes of a word
+  const int64_t group = value_bytes == 2 ? 32 : 16;  // rows dealt out together
+  const int64_t words = columns / (size * 8);        // of a row
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t dealt = row / group * group + row % 8 * (group / 8) + row % group / 8;
+    uint8_t* to = codes + row / 4 * columns / 2 + row % 4 * 4;
     for (int64_t word = 0; word < words; ++word) {
       // of two words in two rows, those off the diagonal change places
       const int64_t swap = word % 2 - dealt % 2;
       const int64_t to_row = dealt + swap, to_word = word - swap;
-      const int64_t from = to_word / 2 * padded_rows * 2 + to_row * 2 + to_word % 2;
-      std::memcpy(codes + (row * words + word) * size, metadata + from * size, size);
+      const int64_t from = to_word / 2 * rows * 2 + to_row * 2 + to_word % 2;
+      std::memcpy(to + word * size / 4 * 16 + word * size % 4, metadata + from * size, size);
     }
   }
 }

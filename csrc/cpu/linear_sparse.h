@@ -7,8 +7,9 @@
 enum class Value { BF16, FP16, INT8, FP8 };
 
 // y = x W^T, then scaled and shifted by row of W. W [R, C] is packed in one of two ways:
-//   2:4     values [R, C/2] and codes [R, C/8]: byte k of a row says where in columns 8k to 8k+7
-//           its four values are, two bits each;
+//   2:4     values [R', C/2], codes [R'/4, C/32, 4, 4], R' being R padded to whole fours: four bytes
+//           for each of four rows and 32 columns, a byte saying where in 8 columns the four values
+//           are, two bits each;
 //   bitmap  values one after another and codes [R, ceil(C/8)], a bit a weight; offsets say where
 //           the values of a row begin. 16 bytes may be read after the last value.
 struct SparseLinear {
@@ -25,21 +26,21 @@ struct SparseLinear {
   int threads;
 };
 
-// By dot products: every weight is decoded in a register and multiplied, zeros too.
+// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
 void linear_few(const SparseLinear& job);
 
 // By sums of rows of x^T: only packed values are multiplied. x must be finite.
 void linear_many(const SparseLinear& job);
 
-// Codes of rows [0, rows) from the metadata of Packed2to4, see pack_2to4.py: int16 [padded_rows,
-// C / 16] or, for values of one byte, int32 [padded_rows, C / 32], in CUTLASS's order.
-void row_major_codes(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t padded_rows,
-                     int64_t columns, int value_bytes, int threads);
+// Codes of all rows from the metadata of Packed2to4, see pack_2to4.py: int16 [rows, C / 16] or, for
+// values of one byte, int32 [rows, C / 32], in CUTLASS's order.
+void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
+                int value_bytes, int threads);
 
 // What a kernel shares among its threads besides the job.
 struct LinearScratch {
   int64_t* position;  // [rows]: the first value of each row that is not yet used; bitmap
-  float* panels;      // x^T in panels, linear_many
+  float* panels;      // x in another order
 };
 
 constexpr int64_t GROUP = 256;  // tokens of which panels are made at a time

@@ -60,7 +60,8 @@ struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
   }
 };
 
-// A packing reads a row of W from column `first` on, codes() of eight columns after another.
+// A packing reads a row of W from column `first`, a multiple of 32, on: a code of eight columns after
+// another, with a step over other rows' codes after every four.
 template <typename V>
 struct TwoToFour {
   using Values = V;
@@ -70,14 +71,15 @@ struct TwoToFour {
 
   RAC_INLINE TwoToFour at(const SparseLinear& job, const LinearScratch&, int64_t row,
                           int64_t first) {
-    const int64_t before = row * job.columns + first;
-    return {job.values + before / 2 * V::BYTES, job.codes + before / 8};
+    return {job.values + (row * job.columns + first) / 2 * V::BYTES,
+            job.codes + row / 4 * job.columns / 2 + row % 4 * 4 + first / 2};
   }
   RAC_INLINE const Shuffles& shuffles() {
     return V::BYTES == 2 ? SHUFFLES_2TO4_16 : SHUFFLES_2TO4_8;
   }
   RAC_INLINE const Positions& positions() { return POSITIONS_2TO4; }
   RAC_INLINE int bytes_of(int) { return READ; }
+  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes + 12; }
   RAC_INLINE void leave(const SparseLinear&, const LinearScratch&, int64_t, const uint8_t*) {}
 };
 
@@ -96,6 +98,7 @@ struct Bitmap {
   RAC_INLINE const Shuffles& shuffles() { return SHUFFLES_BITMAP; }
   RAC_INLINE const Positions& positions() { return POSITIONS_BITMAP; }
   RAC_INLINE int bytes_of(int code) { return 2 * __builtin_popcount(code); }
+  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes; }
   // The row continues here in the next chunk of columns.
   RAC_INLINE void leave(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
                         const uint8_t* values) {

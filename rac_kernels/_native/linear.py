@@ -12,26 +12,25 @@ _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3
 _LANES = 16  # what rows of x are padded to
 # Multiply-adds from which a second thread pays for being woken.
 _PARALLEL = 1 << 18
-# Row-major copies of metadata; an entry goes with its weight.
+# Metadata in another order; an entry goes with its weight.
 _codes: weakref.WeakKeyDictionary[Packed2to4, Tensor] = weakref.WeakKeyDictionary()
 
 
-def row_major_codes(packed: Packed2to4) -> Tensor:
-    """The metadata by rows: uint8 [R, C / 8], a byte for eight columns, made once for a weight.
+def codes_2to4(packed: Packed2to4) -> Tensor:
+    """The metadata as the kernels read it, uint8 [R' / 4, C / 32, 4, 4], made once for a weight.
 
-    A 32-row tile of the metadata lies in C / 32 pieces, R' / 32 * 128 bytes apart, each in another
-    page of memory; by rows it streams beside the values, for 1/16 of the dense weight's bytes more.
+    In CUTLASS's order a tile of 32 rows lies in C / 32 pieces, 4 R' bytes apart, each in another
+    page of memory; here four rows stream beside their values, for 1/16 of the dense weight's bytes.
     """
     codes = _codes.get(packed)
     if codes is None:
-        rows, columns = packed.shape
-        codes = torch.empty(rows, columns // 8, dtype=torch.uint8)
-        load(CPU).row_major_codes(
+        rows, half = packed.values.shape
+        codes = torch.empty(rows // 4, half // 16, 4, 4, dtype=torch.uint8)
+        load(CPU).codes_2to4(
             packed.metadata.data_ptr(),
             codes.data_ptr(),
             rows,
-            packed.values.shape[0],
-            columns,
+            2 * half,
             packed.values.element_size(),
             torch.get_num_threads(),
         )
@@ -41,7 +40,7 @@ def row_major_codes(packed: Packed2to4) -> Tensor:
 
 def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None, many: bool) -> Tensor:
     """``x W^T + bias`` of x [T, C], T > 0, on the CPU; ``many`` takes the kernel for many tokens."""
-    return _linear(x, packed, row_major_codes(packed), None, packed.scale, bias, many)
+    return _linear(x, packed, codes_2to4(packed), None, packed.scale, bias, many)
 
 
 def linear_bitmap(x: Tensor, packed: PackedBitmap, bias: Tensor | None, many: bool) -> Tensor:
