@@ -32,6 +32,7 @@ SOURCES = {
         "linear_sparse.cpp",
         "nucleus.cpp",
         "nucleus_sample.cpp",
+        "pack_bitmap.cpp",
         "rmsnorm_capture.cpp",
         "select_lowest.cpp",
         "select_mask.cpp",

@@ -21,12 +21,13 @@ RAC_INLINE float total(F32<L> sum) {
 }
 
 template <typename Set, typename Packing, int RB, int TB>
-RAC_INLINE void add_products(Packing (&reader)[RB], const float* const (&x)[TB], int64_t c,
+RAC_INLINE void add_products(Packing (&reader)[RB], const uint32_t (&codes)[RB],
+                             const float* const (&x)[TB], int64_t c,
                              F32<Set::L> (&sum)[RB][TB]) {
   constexpr int L = Set::L;
   F32<L> weight[RB];
 #pragma GCC unroll 8
-  for (int r = 0; r < RB; ++r) weight[r] = decode<Set>(reader[r]);
+  for (int r = 0; r < RB; ++r) weight[r] = decode<Set>(reader[r], codes[r]);
 #pragma GCC unroll 8
   for (int t = 0; t < TB; ++t) {
     F32<L> lanes;
@@ -46,21 +47,29 @@ RAC_INLINE void few_tile(const SparseLinear& job, const LinearScratch& scratch, 
   F32<L> sum[RB][TB] = {};
   for (int r = 0; r < RB; ++r) reader[r] = Packing::at(job, scratch, row + r, first);
   for (int t = 0; t < TB; ++t) x[t] = job.x + std::min(token + t, job.tokens - 1) * job.padded;
-  const int64_t end = std::min(last, (job.columns + 7) / 8 * 8);
+  const int64_t end = (last + 7) / 8 * 8;
   int64_t c = first;
+  uint32_t codes[RB];
   for (; c + 32 <= end; c += 32) {
+#pragma GCC unroll 8
+    for (int r = 0; r < RB; ++r) std::memcpy(&codes[r], reader[r].codes, 4);
 #pragma GCC unroll 4
-    for (int step = 0; step < 32; step += L) add_products<Set>(reader, x, c + step, sum);
-    for (int r = 0; r < RB; ++r) reader[r].codes = Packing::after_four(reader[r].codes);
-  }
-  for (; c + L <= end; c += L) add_products<Set>(reader, x, c, sum);
-  uint8_t alone[RB][2] = {};  // of two codes the second would be another row's
-  if (c < end) {
-    for (int r = 0; r < RB; ++r) {
-      alone[r][0] = *reader[r].codes;
-      reader[r].codes = alone[r];
+    for (int step = 0; step < 32; step += L) {
+      add_products<Set>(reader, codes, x, c + step, sum);
+#pragma GCC unroll 8
+      for (int r = 0; r < RB; ++r) codes[r] = L == 8 ? codes[r] >> 8 : codes[r] >> 16;
     }
-    add_products<Set>(reader, x, c, sum);
+#pragma GCC unroll 8
+    for (int r = 0; r < RB; ++r) reader[r].codes = Packing::after_four(reader[r].codes + 4);
+  }
+  for (; c < end; c += L) {  // what follows the last code is another row's
+    for (int r = 0; r < RB; ++r) {
+      codes[r] = 0;
+      const int64_t bytes = std::min<int64_t>(L, end - c) / 8;
+      std::memcpy(&codes[r], reader[r].codes, bytes);
+      reader[r].codes += bytes;
+    }
+    add_products<Set>(reader, codes, x, c, sum);
   }
   for (int r = 0; r < RB; ++r) {
     Packing::leave(job, scratch, row + r, reader[r].values);

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 
+#include "elements.h"
 #include "linear_values.h"
 
 constexpr int64_t ROWS = 128;             // of W, in a block
@@ -50,9 +51,9 @@ RAC_INLINE void fill_panels(const SparseLinear& job, int64_t first, int64_t toke
 }
 
 // Decode columns [first, last) of a row.
-template <typename Packing>
+template <typename Packing, int WIDTH>
 RAC_INLINE void list_entries(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
-                             int64_t first, int64_t last, int64_t width, Entries& entries) {
+                             int64_t first, int64_t last, Entries& entries) {
   using V = typename Packing::Values;
   typedef uint8_t Bytes __attribute__((vector_size(8)));
   typedef uint32_t Places __attribute__((vector_size(32), aligned(4)));
@@ -66,24 +67,22 @@ RAC_INLINE void list_entries(const SparseLinear& job, const LinearScratch& scrat
     Bytes columns;
     std::memcpy(&columns, table.column[code], sizeof(columns));
     const Places places = (__builtin_convertvector(columns, Places) +
-                           static_cast<uint32_t>(c - first)) * static_cast<uint32_t>(4 * width);
+                           static_cast<uint32_t>(c - first)) * (4 * WIDTH);
     std::memcpy(entries.place + count, &places, sizeof(places));
     count += table.count[code];
   }
   Packing::leave(job, scratch, row, values + count * V::BYTES);
-  for (int64_t i = 0; i < count; i += 8) {
+  for (int64_t i = 0; i < count; i += 8) {  // what is read after the last value is there
     I32<8> words;
-    int32_t part[8] = {};
-    for (int k = 0; k < std::min<int64_t>(8, count - i); ++k) {
-      if constexpr (V::BYTES == 2) {
-        uint16_t bits;
-        std::memcpy(&bits, values + (i + k) * 2, 2);
-        part[k] = static_cast<int32_t>(static_cast<uint32_t>(bits) << 16);
-      } else {
-        part[k] = static_cast<int32_t>(static_cast<uint32_t>(values[i + k]) << 24);
-      }
+    if constexpr (V::BYTES == 2) {
+      typename Halves<8>::U16 halves;
+      std::memcpy(&halves, values + i * 2, sizeof(halves));
+      words = reinterpret_cast<I32<8>>(::widen<8>(halves));
+    } else {
+      Bytes bytes;
+      std::memcpy(&bytes, values + i, sizeof(bytes));
+      words = reinterpret_cast<I32<8>>(__builtin_convertvector(bytes, Places) << 24);
     }
-    std::memcpy(&words, part, sizeof(words));
     const F32<8> lanes = V::template widen<8>(words);
     std::memcpy(entries.value + i, &lanes, sizeof(lanes));
   }
@@ -125,14 +124,15 @@ RAC_INLINE void add_rows(const Entries& entries, const float* panel, float* sums
 template <int L, int NV, typename Packing>
 RAC_INLINE void many_block(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
                            int64_t first, int64_t tokens, float* sums, Entries& entries) {
-  constexpr int64_t WIDTH = NV * L, CHUNK = CHUNK_FLOATS / WIDTH;
+  constexpr int WIDTH = NV * L;
+  constexpr int64_t CHUNK = CHUNK_FLOATS / WIDTH;
   const int64_t rows = std::min(ROWS, job.rows - row);
   const int64_t panels = (tokens + WIDTH - 1) / WIDTH;
   std::memset(sums, 0, panels * ROWS * WIDTH * sizeof(float));
   for (int64_t c = 0; c < job.columns; c += CHUNK) {
     const int64_t last = std::min(c + CHUNK, job.columns);
     for (int64_t r = 0; r < rows; ++r) {
-      list_entries<Packing>(job, scratch, row + r, c, last, WIDTH, entries);
+      list_entries<Packing, WIDTH>(job, scratch, row + r, c, last, entries);
       for (int64_t p = 0; p < panels; ++p) {
         const float* panel = scratch.panels + (p * job.padded + c) * WIDTH;
         add_rows<L, NV>(entries, panel, sums + (p * ROWS + r) * WIDTH);

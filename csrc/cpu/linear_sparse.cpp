@@ -20,9 +20,12 @@ void run(const SparseLinear& job, LinearKernel kernel, int64_t panel_floats) {
 
 }  // namespace
 
-void linear_few(const SparseLinear& job) {
-  const bool permuted = !job.offsets && (job.value == Value::BF16 || job.value == Value::FP16);
-  run(job, pick(few_baseline, few_avx2, few_avx512), permuted ? job.tokens * job.columns : 0);
+void linear_few(const SparseLinear& job, bool leave_out_zeros) {
+  const bool halves = job.value == Value::BF16 || job.value == Value::FP16;
+  const bool permuted = leave_out_zeros && halves && !job.offsets;
+  // linear_groups.h, for 256-bit registers, takes half the multiply-adds of few_avx512
+  const auto kernel = pick(few_baseline, few_avx2, permuted ? few_avx2 : few_avx512);
+  run(job, kernel, permuted ? job.tokens * job.columns : 0);
 }
 
 void linear_many(const SparseLinear& job) {

@@ -26,10 +26,11 @@ struct SparseLinear {
   int threads;
 };
 
-// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
-void linear_few(const SparseLinear& job);
+// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens. Zeros are
+// multiplied too, as in a dense product, unless they may be left out.
+void linear_few(const SparseLinear& job, bool leave_out_zeros);
 
-// By sums of rows of x^T: only packed values are multiplied. x must be finite.
+// By sums of rows of x^T: zeros are left out.
 void linear_many(const SparseLinear& job);
 
 // Codes of all rows from the metadata of Packed2to4, see pack_2to4.py: int16 [rows, C / 16] or, for

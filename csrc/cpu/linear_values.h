@@ -106,25 +106,24 @@ struct Bitmap {
   }
 };
 
-// The next Set::L columns of a row as float32; the reader moves on.
+// The next Set::L columns of a row as float32, given their codes, the first lowest.
 template <typename Set, typename Packing>
-RAC_INLINE F32<Set::L> decode(Packing& reader) {
+RAC_INLINE F32<Set::L> decode(Packing& reader, uint32_t codes) {
   using V = typename Packing::Values;
   const Shuffles& table = Packing::shuffles();
-  I32<Set::L> word;
+  const int code = codes & 255;
+  const uint8_t* values = reader.values;
+  reader.values += Packing::bytes_of(code);
   if constexpr (Set::L == 8) {
-    const int code = *reader.codes;
-    word = Set::template spread<Packing::READ>(reader.values, table.bytes[code]);
-    reader.values += Packing::bytes_of(code);
+    return V::template widen<8>(
+        Set::template spread<Packing::READ>(values, table.bytes[code]));
   } else {
-    const int code = reader.codes[0], next = reader.codes[1];
-    const uint8_t* after = reader.values + Packing::bytes_of(code);
-    word = Set::template spread<Packing::READ>(reader.values, table.bytes[code], after,
-                                          table.bytes[next]);
-    reader.values = after + Packing::bytes_of(next);
+    const int next = codes >> 8 & 255;
+    const uint8_t* after = reader.values;
+    reader.values += Packing::bytes_of(next);
+    return V::template widen<16>(Set::template spread<Packing::READ>(
+        values, table.bytes[code], after, table.bytes[next]));
   }
-  reader.codes += Set::L / 8;
-  return V::template widen<Set::L>(word);
 }
 
 // Call `run<Packing>` for what the job holds.

@@ -1,7 +1,9 @@
 """The compiled modules, csrc/. Of tensors they know addresses, strides and sizes alone."""
 
+from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_
+from rac_kernels._native.linear import linear_2to4, linear_bitmap
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.sample import nucleus_sample
@@ -13,11 +15,15 @@ __all__ = [
     "capture_",
     "hessian_accumulate_",
     "instruction_set",
+    "linear_2to4",
+    "linear_bitmap",
     "load",
     "nucleus_sample",
+    "pack_bitmap",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt_block",
     "swiglu_capture",
+    "unpack_bitmap",
     "why_missing",
 ]

@@ -39,12 +39,15 @@ def codes_2to4(packed: Packed2to4) -> Tensor:
 
 
 def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None, many: bool) -> Tensor:
-    """``x W^T + bias`` of x [T, C], T > 0, on the CPU; ``many`` takes the kernel for many tokens."""
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU.
+
+    ``many``: by the kernel that multiplies packed values alone, else by dot products.
+    """
     return _linear(x, packed, codes_2to4(packed), None, packed.scale, bias, many)
 
 
 def linear_bitmap(x: Tensor, packed: PackedBitmap, bias: Tensor | None, many: bool) -> Tensor:
-    """``x W^T + bias`` of x [T, C], T > 0, on the CPU; ``many`` takes the kernel for many tokens."""
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU, as :func:`linear_2to4`."""
     return _linear(x, packed, packed.bitmap, packed.offsets, None, bias, many)
 
 
@@ -58,22 +61,24 @@ def _linear(
     many: bool,
 ) -> Tensor:
     rows, columns = packed.shape
-    x32 = x.float()
+    flat = x.reshape(-1, columns).float()
     if columns % _LANES:
-        x32 = torch.nn.functional.pad(x32, (0, -columns % _LANES))
-    x32 = x32.contiguous()
-    scale, bias = (None if t is None else t.float().contiguous() for t in (scale, bias))
-    y = torch.empty(x.shape[0], rows)
+        flat = torch.nn.functional.pad(flat, (0, -columns % _LANES))
+    flat = flat.contiguous()
+    vectors = [None if t is None else t.float().contiguous() for t in (scale, bias)]
+    where = [0 if t is None else t.data_ptr() for t in (offsets, *vectors)]
 
-    def run(x32: Tensor, y: Tensor, many: bool) -> None:
+    def run(x32: Tensor, many: bool, leave_out_zeros: bool) -> Tensor:
+        y = torch.empty(x32.shape[0], rows)
         small = x32.shape[0] * rows * columns < _PARALLEL
         load(CPU).linear_sparse(
             many,
+            leave_out_zeros,
             x32.data_ptr(),
             y.data_ptr(),
             packed.values.data_ptr(),
             codes.data_ptr(),
-            *(0 if t is None else t.data_ptr() for t in (offsets, scale, bias)),
+            *where,
             x32.shape[0],
             rows,
             columns,
@@ -81,6 +86,10 @@ def _linear(
             _VALUES[packed.dtype],
             1 if small else torch.get_num_threads(),
         )
+        return y
 
-    run(x32, y, many)
-    return y.to(x.dtype)
+    y = run(flat, many, True)
+    finite = flat.sum(1).isfinite()
+    if not bool(finite.all()):  # 0 * inf is not 0: zeros may not be left out
+        y[~finite] = run(flat[~finite], False, False)
+    return y.to(x.dtype).view(*x.shape[:-1], rows)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from rac_kernels import _native
 from rac_kernels._checks import check_matrix, check_same_device, refuse
-from rac_kernels._choice import choose
+from rac_kernels._choice import choose, native_cpu
 from rac_kernels.packed import COLUMNS, Packed2to4, PackedBitmap
 from rac_kernels.reference import pack_2to4 as reference_2to4
 from rac_kernels.reference import pack_bitmap as reference_bitmap
@@ -63,15 +64,17 @@ def pack_bitmap(weight: Tensor, *, impl: str = "auto") -> PackedBitmap:
 
     Args:
         weight: bf16 or fp16 [R, C]. -0.0 is zero.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native" (CPU).
 
     Raises:
         ValueError, TypeError: wrong dtype or shape.
     """
     op = "pack_bitmap"
     check_matrix(op, "weight", weight, HALVES)
-    choose(op, impl, {"reference"})
-    return reference_bitmap.pack_bitmap(weight)
+    if choose(op, impl, {"reference", "native"}, native_cpu(weight)) == "reference":
+        return reference_bitmap.pack_bitmap(weight)
+    by_rows = weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
+    return _native.pack_bitmap(weight if by_rows else weight.contiguous())
 
 
 def unpack_bitmap(packed: PackedBitmap, *, impl: str = "auto") -> Tensor:
@@ -79,7 +82,9 @@ def unpack_bitmap(packed: PackedBitmap, *, impl: str = "auto") -> Tensor:
 
     Args:
         packed: from :func:`pack_bitmap`.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native" (CPU).
     """
-    choose("unpack_bitmap", impl, {"reference"})
-    return reference_bitmap.unpack_bitmap(packed)
+    available = {"reference", "native"}
+    if choose("unpack_bitmap", impl, available, native_cpu(packed.values)) == "reference":
+        return reference_bitmap.unpack_bitmap(packed)
+    return _native.unpack_bitmap(packed)
