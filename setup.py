@@ -21,7 +21,7 @@ CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
 # File names of csrc/cpu and csrc/cuda.
 SOURCES = {
     CPU: sorted(path.name for path in (ROOT / "csrc/cpu").glob("*.cpp")),
-    CUDA: sorted(path.name for path in (ROOT / "csrc/cuda").glob("*.c*")),
+    CUDA: sorted(path.name for path in (ROOT / "csrc/cuda").glob("*.c*") if path.suffix != ".cuh"),
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
 # machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same
@@ -31,11 +31,14 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-PRODUCTS = ("factor_hessian.cpp", "hessian_accumulate.cpp", "sparsegpt_product.cpp")
+PRODUCTS = ("factor_hessian", "hessian_accumulate", "sparsegpt_product")
+PRODUCTS += ("linear_avx2", "linear_avx512", "linear_baseline")
 # GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
-INTRINSICS = ("pack_2to4.cpp", "unpack_2to4.cpp")
-SOURCE_FLAGS = dict.fromkeys(PRODUCTS, ["-ffp-contract=fast"])
-SOURCE_FLAGS |= dict.fromkeys(INTRINSICS, ["-Wno-uninitialized", "-Wno-maybe-uninitialized"])
+INTRINSICS = ("pack_2to4", "unpack_2to4")
+SOURCE_FLAGS = {f"{name}.cpp": ["-ffp-contract=fast"] for name in PRODUCTS}
+SOURCE_FLAGS |= {
+    f"{name}.cpp": ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in INTRINSICS
+}
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]

@@ -145,6 +145,13 @@ def native_capture(x: Tensor) -> str | None:
     return _missing("cpu")
 
 
+def native_cpu(tensor: Tensor) -> str | None:
+    """None when a C++ kernel can take ``tensor``, else why not."""
+    if not tensor.is_cpu:
+        return f"it runs on the CPU, and the tensor is on {tensor.device}"
+    return _missing("cpu")
+
+
 def native_producer(*inputs: Tensor) -> str | None:
     """None when a C++ kernel that computes and captures can take ``inputs``, else why not."""
     if inputs[0].dtype == torch.float16:

@@ -15,10 +15,11 @@
 
 namespace py = pybind11;
 
-void bind_capture(py::module_& module);    // bindings_capture.cpp
-void bind_sparsegpt(py::module_& module);  // bindings_sparsegpt.cpp
-void bind_capture(py::module_& module);  // bindings_capture.cpp
-void bind_packing(py::module_& module);  // bindings_packing.cpp
+// Each in the file of its name, bindings_*.cpp.
+void bind_capture(py::module_& module);
+void bind_linear(py::module_& module);
+void bind_packing(py::module_& module);
+void bind_sparsegpt(py::module_& module);
 
 namespace {
 
@@ -99,6 +100,7 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("vocabulary"), py::arg("temperature"), py::arg("top_p"), py::arg("dtype"),
              py::arg("threads"));
   bind_capture(module);
-  bind_sparsegpt(module);
+  bind_linear(module);
   bind_packing(module);
+  bind_sparsegpt(module);
 }

@@ -12,7 +12,8 @@
 
 namespace py = pybind11;
 
-void bind_packing(py::module_& module);  // bindings_packing.cpp
+// Each in the file of its name, bindings_*.cpp.
+void bind_packing(py::module_& module);
 
 namespace {
 

@@ -1,15 +1,10 @@
 """The compiled modules, csrc/. Of tensors they know addresses, strides and sizes alone."""
 
+from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
-from rac_kernels._native.loading import (
-    CPU,
-    CUDA,
-    instruction_set,
-    load,
-    use_threads,
-    why_missing,
-)
+from rac_kernels._native.linear import linear_2to4, linear_bitmap
+from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, use_threads, why_missing
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.packing import pack_2to4, unpack_2to4
 from rac_kernels._native.sample import nucleus_sample
@@ -21,15 +16,19 @@ __all__ = [
     "capture_",
     "hessian_accumulate_",
     "instruction_set",
+    "linear_2to4",
+    "linear_bitmap",
     "load",
     "nucleus_sample",
-    "reversed_cholesky_",
     "pack_2to4",
+    "pack_bitmap",
+    "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
     "swiglu_capture",
-    "use_threads",
     "unpack_2to4",
+    "unpack_bitmap",
+    "use_threads",
     "why_missing",
 ]

@@ -10,7 +10,7 @@ from rac_kernels._checks import (
     check_same_device,
     refuse,
 )
-from rac_kernels._choice import choose, native_packing
+from rac_kernels._choice import choose, native_cpu, native_packing
 from rac_kernels.packed import COLUMNS, ROWS, Packed2to4, PackedBitmap
 from rac_kernels.reference import mask_and_pack_2to4 as reference_masked
 from rac_kernels.reference import pack_2to4 as reference_2to4
@@ -149,15 +149,17 @@ def pack_bitmap(weight: Tensor, *, impl: str = "auto") -> PackedBitmap:
 
     Args:
         weight: bf16 or fp16 [R, C]. -0.0 is zero.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native" (CPU).
 
     Raises:
         ValueError, TypeError: wrong dtype or shape.
     """
     op = "pack_bitmap"
     check_matrix(op, "weight", weight, HALVES)
-    choose(op, impl, {"reference"})
-    return reference_bitmap.pack_bitmap(weight)
+    if choose(op, impl, {"reference", "native"}, native_cpu(weight)) == "reference":
+        return reference_bitmap.pack_bitmap(weight)
+    by_rows = weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
+    return _native.pack_bitmap(weight if by_rows else weight.contiguous())
 
 
 def unpack_bitmap(packed: PackedBitmap, *, impl: str = "auto") -> Tensor:
@@ -165,7 +167,9 @@ def unpack_bitmap(packed: PackedBitmap, *, impl: str = "auto") -> Tensor:
 
     Args:
         packed: from :func:`pack_bitmap`.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native" (CPU).
     """
-    choose("unpack_bitmap", impl, {"reference"})
-    return reference_bitmap.unpack_bitmap(packed)
+    available = {"reference", "native"}
+    if choose("unpack_bitmap", impl, available, native_cpu(packed.values)) == "reference":
+        return reference_bitmap.unpack_bitmap(packed)
+    return _native.unpack_bitmap(packed)
