@@ -12,6 +12,8 @@
 
 namespace py = pybind11;
 
+void bind_linear(py::module_& module);  // bindings_linear.cpp
+
 namespace {
 
 void select_mask_at(uintptr_t scores, uintptr_t keep, int64_t groups, int n, int m, int dtype,
@@ -38,4 +40,5 @@ PYBIND11_MODULE(_C_cuda, module) {
   module.attr("INTERFACE") = INTERFACE;
   module.def("select_mask", &select_mask_at, py::kw_only(), py::arg("scores"), py::arg("keep"),
              py::arg("groups"), py::arg("n"), py::arg("m"), py::arg("dtype"), py::arg("stream"));
+  bind_linear(module);
 }

@@ -2,6 +2,7 @@
 
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_
+from rac_kernels._native.linear_cuda import linear_2to4_cuda, why_not_cuda
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.sample import nucleus_sample
@@ -13,6 +14,7 @@ __all__ = [
     "capture_",
     "hessian_accumulate_",
     "instruction_set",
+    "linear_2to4_cuda",
     "load",
     "nucleus_sample",
     "rmsnorm_capture",
@@ -20,4 +22,5 @@ __all__ = [
     "sparsegpt_block",
     "swiglu_capture",
     "why_missing",
+    "why_not_cuda",
 ]
