@@ -30,9 +30,8 @@ linear_2to4::Plan plan(int64_t tokens, int64_t rows, int64_t columns, int sms, i
     throw std::invalid_argument("linear_2to4: tokens, rows or columns out of range");
   }
   const auto plan = linear_2to4::plan(tokens, rows, columns, sms, shared_block, shared_sm);
-  if (plan.stages < 2 || plan.blocks < 1) {
-    throw std::invalid_argument("linear_2to4: too little shared memory, " +
-                                std::to_string(shared_block) + " bytes a block");
+  if (plan.blocks < 1) {
+    throw std::invalid_argument("linear_2to4: W is too large, or shared memory too small");
   }
   return plan;
 }

@@ -44,13 +44,14 @@ BOTH constexpr int x_vector(int token, int unit) { return token * UNITS + (unit 
 BOTH constexpr int product_row(int lane, int i) { return lane / 4 + i / 2 * 8; }
 BOTH constexpr int product_token(int lane, int i) { return lane % 4 * 2 + i % 2; }
 
-// Work is a line of (tile of rows, chunk), chunks first; block b of `blocks` takes
-// [first_unit(b), first_unit(b + 1)). There are at least as many units as blocks.
-BOTH constexpr int64_t first_unit(int64_t block, int64_t blocks, int64_t units) {
-  return block * units / blocks;
+// Work is a line of units (tile of rows, chunk), chunks first; block b of `blocks` takes
+// [first_unit(b), first_unit(b + 1)). There are at least as many units as blocks, and units * blocks
+// fits in 31 bits (a plan says so): 64-bit divisions are slow, and a block begins with four.
+BOTH constexpr int first_unit(int block, int blocks, int units) {
+  return static_cast<int>(static_cast<unsigned>(block) * units / blocks);
 }
-BOTH constexpr int64_t block_of(int64_t unit, int64_t blocks, int64_t units) {
-  return ((unit + 1) * blocks - 1) / units;
+BOTH constexpr int block_of(int unit, int blocks, int units) {
+  return static_cast<int>((static_cast<unsigned>(unit + 1) * blocks - 1) / units);
 }
 
 struct Plan {
@@ -69,7 +70,7 @@ BOTH constexpr int stage_vectors(int token_tiles, int warps) {
   return warps * VECTORS * 32 + token_tiles * 8 * UNITS;
 }
 
-// sms: streaming multiprocessors; shared_block, shared_sm: bytes one block, one of them may have.
+// All zeros where the kernel cannot run. sms: streaming multiprocessors; shared_block, shared_sm: bytes one block, one of them may have.
 constexpr Plan plan(int64_t tokens, int64_t rows, int64_t columns, int sms, int shared_block,
                     int shared_sm) {
   constexpr int RESERVED = 1024;  // the system's own share of a block's
@@ -85,7 +86,9 @@ constexpr Plan plan(int64_t tokens, int64_t rows, int64_t columns, int sms, int 
   const int64_t units = ceil_div(rows, warps * STRIP) * ceil_div(columns, CHUNK);
   const int64_t wanted = ceil_div(units, MIN_CHUNKS);
   const int64_t most = int64_t{sms} * resident;
-  return {tiles, warps, stages, static_cast<int>(wanted < most ? wanted : most), stages * stage};
+  const int64_t blocks = wanted < most ? wanted : most;
+  if (stages < 2 || units * blocks > INT32_MAX) return {};  // no shared memory, or too large
+  return {tiles, warps, stages, static_cast<int>(blocks), stages * stage};
 }
 
 }  // namespace linear_2to4

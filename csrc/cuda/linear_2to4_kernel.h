@@ -17,11 +17,9 @@ namespace linear_2to4 {
 
 // A unit as two counters, without a division for each.
 struct Cursor {
-  int64_t tile;
-  int chunk;
+  int tile, chunk;
 
-  __device__ Cursor(int64_t unit, int chunks)
-      : tile(unit / chunks), chunk(static_cast<int>(unit % chunks)) {}
+  __device__ Cursor(int unit, int chunks) : tile(unit / chunks), chunk(unit % chunks) {}
 
   __device__ void next(int chunks) {
     if (++chunk == chunks) {
@@ -51,11 +49,13 @@ struct Block {
   }
 
   // The last tile may have fewer strips than there are warps.
-  __device__ bool has_strip(int64_t tile) const { return (tile * WARPS + warp) * STRIP < in.rows; }
+  __device__ bool has_strip(int tile) const {
+    return (int64_t{tile} * WARPS + warp) * STRIP < in.rows;
+  }
 
   __device__ void copy(const Cursor& at, int stage) {
     uint4* to = ring + stage * stage_vectors(TILES, WARPS);
-    const int64_t strip = at.tile * WARPS + warp;
+    const int64_t strip = int64_t{at.tile} * WARPS + warp;
     if (has_strip(at.tile)) {
       const uint4* from = static_cast<const uint4*>(in.weight);
 #pragma unroll
@@ -65,14 +65,16 @@ struct Block {
       }
     }
     to += WARPS * VECTORS * 32;
+    constexpr int STEP = WARPS * 32 / UNITS;  // tokens that all threads copy at once
+    static_assert(TILES * 8 % STEP == 0, "threads would idle");
+    const int thread = warp * 32 + lane, unit = thread % UNITS;
+    const int64_t column = int64_t{at.chunk} * CHUNK + unit * 8;
+    const uint16_t* x = static_cast<const uint16_t*>(in.x);
 #pragma unroll
-    for (int n = warp * 32 + lane; n < TILES * 8 * UNITS; n += WARPS * 32) {
-      const int64_t token = n / UNITS;
-      const int64_t column = int64_t{at.chunk} * CHUNK + n % UNITS * 8;
+    for (int i = 0; i < TILES * 8 / STEP; ++i) {
+      const int token = thread / UNITS + i * STEP;
       const bool valid = token < in.tokens && column < in.columns;
-      const uint16_t* from = static_cast<const uint16_t*>(in.x);
-      copy_async(to + x_vector(token, n % UNITS), valid ? from + token * in.stride + column : from,
-                 valid);
+      copy_async(to + x_vector(token, unit), valid ? x + token * in.stride + column : x, valid);
     }
   }
 
@@ -129,10 +131,11 @@ struct Block {
 
   // Adds the pieces of a tile; true in the one block that then has all of them. A node of the tree
   // is named by the first block of its right side, which begins inside this tile and so no other.
-  __device__ bool reduce(int64_t tile, int64_t units) {
-    const int64_t first = block_of(tile * chunks, gridDim.x, units);
+  __device__ bool reduce(int tile, int units) {
+    const int blocks = static_cast<int>(gridDim.x);
+    const int64_t first = block_of(tile * chunks, blocks, units);
     const int count =
-        static_cast<int>(block_of(tile * chunks + chunks - 1, gridDim.x, units) - first + 1);
+        static_cast<int>(block_of(tile * chunks + chunks - 1, blocks, units) - first + 1);
     const int mine = static_cast<int>(blockIdx.x - first);
     const bool speaker = threadIdx.x == 0;
     for (int level = 1; level < count; level *= 2) {
@@ -154,12 +157,12 @@ struct Block {
   }
 
   template <typename Half>
-  __device__ void store(int64_t tile) const {
+  __device__ void store(int tile) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int64_t row = (tile * WARPS + warp) * STRIP + 16 * h + product_row(lane, 2 * half);
+        const int64_t row = (int64_t{tile} * WARPS + warp) * STRIP + 16 * h + product_row(lane, 2 * half);
         if (row >= in.rows) continue;
         const float scale = in.scale == nullptr ? 1.0f : in.scale[row];
         float bias = 0.0f;
@@ -186,13 +189,13 @@ template <typename Half, int TILES, int WARPS>
 __global__ void __launch_bounds__(32 * WARPS)
 kernel(const __grid_constant__ Arguments in, int stages) {
   const int chunks = static_cast<int>(ceil_div(in.columns, CHUNK));
-  const int64_t units = ceil_div(in.rows, WARPS * STRIP) * chunks;
-  const int64_t begin = first_unit(blockIdx.x, gridDim.x, units);
-  const int64_t end = first_unit(int64_t{blockIdx.x} + 1, gridDim.x, units);
+  const int units = static_cast<int>(ceil_div(in.rows, WARPS * STRIP)) * chunks;
+  const int number = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  const int begin = first_unit(number, blocks, units), end = first_unit(number + 1, blocks, units);
   Block<TILES, WARPS> block{in, shared_memory(), chunks, static_cast<int>(threadIdx.x / 32),
                             static_cast<int>(threadIdx.x % 32)};
   Cursor ahead(begin, chunks), at(begin, chunks);
-  int64_t copied = begin;
+  int copied = begin;
   for (int stage = 0; stage < stages - 1; ++stage) {
     if (copied < end) block.copy(ahead, stage);
     copy_commit();
@@ -202,7 +205,7 @@ kernel(const __grid_constant__ Arguments in, int stages) {
   block.clear();
   bool whole = at.chunk == 0;
   int stage = 0, filled = stages - 1;
-  for (int64_t unit = begin; unit < end; ++unit) {
+  for (int unit = begin; unit < end; ++unit) {
     copy_wait(stages - 2);
     __syncthreads();  // all copies of this stage are there, and nobody reads the one before it
     if (copied < end) block.copy(ahead, filled);
