@@ -107,6 +107,13 @@ inline uint4 load_matrices(const uint4* row) {
   const unsigned lane = threadIdx.x % 32;
   const auto give = [&](Lanes& lanes) { lanes.rows[lane] = row, lanes.matrices[lane] = &out; };
   meet_warp(give, [](Lanes& lanes) {
+    for (int j = 0; j < 4; ++j) {  // eight rows of a matrix from eight different groups of banks
+      unsigned banks = 0;
+      for (int r = 0; r < 8; ++r) {
+        banks |= 1u << reinterpret_cast<uintptr_t>(lanes.rows[8 * j + r]) / 16 % 8;
+      }
+      expect(banks == 255, "ldmatrix whose rows share banks");
+    }
     for (int to = 0; to < 32; ++to) {
       uint32_t words[4];
       for (int j = 0; j < 4; ++j) {
