@@ -33,7 +33,13 @@ SOURCES = {
         "sparsegpt_block.cpp",
         "swiglu_capture.cpp",
     ],
-    CUDA: ["bindings.cpp", "bindings_linear.cpp", "linear_2to4.cu", "select_mask.cu"],
+    CUDA: [
+        "bindings.cpp",
+        "bindings_linear.cpp",
+        "linear_2to4.cu",
+        "linear_bitmap.cu",
+        "select_mask.cu",
+    ],
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
 # machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same

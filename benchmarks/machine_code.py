@@ -25,9 +25,15 @@ DEVICES = {
     "sm_89": ("L40S", 142, 99 << 10, 100 << 10, 0.86e12),
     "sm_90a": ("H100", 132, 227 << 10, 228 << 10, 3.35e12),
 }
+# Columns of a chunk, its largest size in vectors of 16 bytes, its bytes: bitmaps at 50%, whose 1024
+# of 2048 values of a chunk are within 80, 3.5 standard deviations.
+FORMATS = {"2to4": (128, 288, 4608), "Bitmap": (64, 158, 16 * (20 + 128))}
 REGISTERS = 65536  # of a multiprocessor
 INSTRUCTIONS = {
     "sparse_mma": r"\bHMMA\.SP\.16832\.",
+    "dense_mma": r"\bHMMA\.16816\.",
+    "population_counts": r"\bPOPC\b",
+    "shared_2_bytes": r"\bLDS\.U16\b",
     "copies_of_16_bytes": r"\bLDGSTS\.E\.BYPASS\.LTC128B\.128\b",
     "ldmatrix": r"\bLDSM\.16\.M88\.4\b",
     "shared_16_bytes": r"\bLDS\.128\b",
@@ -35,7 +41,7 @@ INSTRUCTIONS = {
 }
 SECTION = re.compile(r"^arch = (\S+)$", re.MULTILINE)
 FUNCTION = re.compile(r"Function\s*:?\s+(\S+?):?\s*$", re.MULTILINE)
-KERNEL = re.compile(r"linear_(\w+?)6kernelI(?:\d+)(BFloat16|Float16)((?:Li\d+E)+)E")
+KERNEL = re.compile(r"kernelINS_\d+Weight(2to4|Bitmap)E\d(BFloat16|Float16)((?:Li\d+E)+)E")
 
 
 def cuobjdump() -> str | None:
@@ -76,7 +82,7 @@ def kernels() -> list[dict]:
         tiles, warps = map(int, re.findall(r"\d+", numbers))
         used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
         row = {
-            "kernel": f"linear_{kind}",
+            "kernel": f"linear_{kind.lower()}",
             "arch": arch,
             "dtype": dtype.lower(),
             "tokens": 8 * tiles,
@@ -85,26 +91,27 @@ def kernels() -> list[dict]:
             "stack": used["STACK"] + used["LOCAL"],
         }
         row |= {key: len(re.findall(p, code[arch, name])) for key, p in INSTRUCTIONS.items()}
-        row |= _residence(row)
+        row |= _residence(row, *FORMATS[kind])
         rows.append(row)
     return rows
 
 
-def _residence(row: dict) -> dict:
+def _residence(row: dict, chunk: int, slot: int, size: int) -> dict:
     """Shared memory, blocks a multiprocessor and bytes under way, of the device's plan."""
     gpu, sms, block, whole, bandwidth = DEVICES[row["arch"]]
-    shape = {"tokens": row["tokens"], "rows": 18944, "columns": 3584}
-    plan = load(CUDA).linear_2to4_plan(**shape, sms=sms, shared_block=block, shared_sm=whole)
+    shape = {"tokens": row["tokens"], "rows": 18944, "columns": 3584, "chunk": chunk, "slot": slot}
+    plan = load(CUDA).linear_plan(**shape, device=(sms, block, whole))
     if plan.warps != row["warps"]:
         return {"planned_for": None}
-    threads = 32 * plan.warps
-    registers = -(-row["registers"] // 8) * 8 * threads
-    blocks = min(whole // (plan.shared + 1024), REGISTERS // registers)
-    under_way = blocks * (plan.stages - 1) * plan.warps * 4608
+    registers = -(-row["registers"] // 8) * 8 * 32 * plan.warps
+    fitting = min(whole // (plan.shared + 1024), REGISTERS // registers)
+    blocks = min(fitting, -(-plan.blocks // sms))  # the plan may ask for fewer than fit
+    under_way = blocks * (plan.stages - 1) * plan.warps * size
     return {
         "planned_for": gpu,
         "stages": plan.stages,
         "shared": plan.shared,
+        "blocks_that_fit": fitting,
         "blocks_per_sm": blocks,
         "weight_bytes_under_way": under_way,
         # Little's law: what memory can be late before the pipeline runs dry.

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rac_kernels.packed import Packed2to4
+from rac_kernels._native.reorder import CHUNK_2TO4, Reordered
+from rac_kernels.packed import Packed2to4, PackedBitmap
 
 FOLDER = Path(__file__).resolve().parent / "cuda_on_cpu"
 UNIT = 2.0**-23  # tensor cores round towards zero
@@ -33,6 +34,19 @@ def sparse_weight(
         weight = torch.randn(rows, columns, **like)
     kept = torch.rand(rows, columns // 4, 4, **like).argsort(2).argsort(2) < 2
     return (weight * kept.view(rows, columns)).to(dtype)
+
+
+def scattered_weight(
+    rows: int, columns: int, dtype: torch.dtype, *, integers: bool = False, device: str = "cpu"
+) -> Tensor:
+    """A random weight [R, C] of which half is zero, anywhere."""
+    generator = torch.Generator(device).manual_seed(rows + columns)
+    like = {"generator": generator, "device": device}
+    if integers:
+        weight = torch.randint(1, 5, (rows, columns), **like)
+    else:
+        weight = torch.randn(rows, columns, **like)
+    return (weight * (torch.rand(rows, columns, **like) < 0.5)).to(dtype)
 
 
 def inputs(
@@ -66,7 +80,7 @@ def library() -> ctypes.CDLL | str:
     """The emulation, or why it cannot be built."""
     path = Path(tempfile.mkdtemp(prefix="rac-emulation-")) / "linear.so"
     flags = ["-O2", "-std=c++17", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-shared", "-fPIC"]
-    command = [*shlex.split(environ.get("CXX", "c++")), *flags, str(FOLDER / "linear_2to4.cpp")]
+    command = [*shlex.split(environ.get("CXX", "c++")), *flags, str(FOLDER / "linear.cpp")]
     try:
         done = subprocess.run([*command, "-o", str(path)], capture_output=True, text=True)
     except OSError as error:
@@ -75,22 +89,30 @@ def library() -> ctypes.CDLL | str:
     loaded = ctypes.CDLL(str(path))
     pointer, long, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.run.restype = ctypes.c_char_p
-    loaded.run.argtypes = [pointer] * 5 + [long] * 5 + [number, pointer, number, number, number]
-    loaded.plan_of.argtypes = [long] * 3 + [number] * 3 + [pointer]
+    loaded.run.argtypes = [pointer] * 6 + [long] * 5 + [number, pointer, number, number, number]
+    loaded.plan_of.argtypes = [long] * 3 + [number] * 5 + [pointer]
     return loaded
 
 
-def plan(tokens: int, rows: int, columns: int, device: tuple[int, int, int]) -> list[int]:
-    """Tiles of tokens, warps, stages, blocks, shared memory."""
-    fields = torch.zeros(5, dtype=torch.int32)
-    library().plan_of(tokens, rows, columns, *device, fields.data_ptr())
+def plan(
+    tokens: int,
+    rows: int,
+    columns: int,
+    device: tuple[int, int, int],
+    *,
+    chunk: int = CHUNK_2TO4,
+    slot: int = 288,
+) -> list[int]:
+    """Tiles of tokens, warps, stages, blocks, shared memory, slot; of a 2:4 weight by default."""
+    fields = torch.zeros(6, dtype=torch.int32)
+    library().plan_of(tokens, rows, columns, chunk, slot, *device, fields.data_ptr())
     return fields.tolist()
 
 
 def run(
     x: Tensor,
-    packed: Packed2to4,
-    reordered: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    reordered: Reordered,
     plan: list[int],
     *,
     bias: Tensor | None = None,
@@ -105,11 +127,14 @@ def run(
     """
     rows, columns = packed.shape
     y = torch.full((len(x), rows), float("nan"), dtype=x.dtype)
+    scale, starts = getattr(packed, "scale", None), reordered.starts
+    weight = reordered.weight
     fields = torch.tensor(plan, dtype=torch.int32)
-    addresses = [None if t is None else t.data_ptr() for t in (packed.scale, bias)]
+    addresses = [None if t is None else t.data_ptr() for t in (scale, bias)]
     failure = library().run(
-        *(reordered.data_ptr(), x.data_ptr(), y.data_ptr(), *addresses),
-        *(reordered.nbytes, x.stride(0), len(x), rows, columns),
+        *(weight.data_ptr(), None if starts is None else starts.data_ptr()),
+        *(x.data_ptr(), y.data_ptr(), *addresses),
+        *(weight.nbytes, x.stride(0), len(x), rows, columns),
         int(bias is not None and bias.dtype == torch.float32),
         fields.data_ptr(),
         *(DTYPES[x.dtype], seed, int(early)),

@@ -92,6 +92,21 @@ __device__ __forceinline__ void multiply_sparse(float (&c)[4], uint4 a, uint4 b,
 
 #undef RAC_MMA_SP
 
+#define RAC_MMA(type)                                                                          \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                           \
+               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"         \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                \
+               : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1))
+
+// c += A B, A [16, 16], B [16, 8].
+template <typename Half>
+__device__ __forceinline__ void multiply_dense(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<Half, BFloat16>) RAC_MMA("bf16");
+  else RAC_MMA("f16");
+}
+
+#undef RAC_MMA
+
 // A word that another block writes, and what that block wrote before it.
 __device__ __forceinline__ int load_acquire(const int* address) {
   int value;

@@ -2,7 +2,7 @@
 
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_
-from rac_kernels._native.linear_cuda import linear_2to4_cuda, why_not_cuda
+from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
 from rac_kernels._native.masks import select_mask
 from rac_kernels._native.sample import nucleus_sample
@@ -15,6 +15,7 @@ __all__ = [
     "hessian_accumulate_",
     "instruction_set",
     "linear_2to4_cuda",
+    "linear_bitmap_cuda",
     "load",
     "nucleus_sample",
     "rmsnorm_capture",

@@ -2,25 +2,30 @@
 
 import functools
 import math
-import types
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from rac_kernels._native.loading import CUDA, DTYPES, load, why_missing
-from rac_kernels.packed import Packed2to4
+from rac_kernels._native.reorder import (
+    CHUNK_2TO4,
+    CHUNK_BITMAP,
+    Reordered,
+    reorder_2to4,
+    reorder_bitmap,
+)
+from rac_kernels.packed import Packed2to4, PackedBitmap
 
 MAX_TOKENS = 64
-STRIP, CHUNK = 32, 128  # rows and columns of what a warp takes at once: layout_2to4.h
 HALVES = (torch.bfloat16, torch.float16)
 
-_reordered: WeakKeyDictionary[Packed2to4, Tensor] = WeakKeyDictionary()
+_reordered: WeakKeyDictionary[Packed2to4 | PackedBitmap, Reordered] = WeakKeyDictionary()
 # (device, stream) -> the capture into a graph they belong to, 0 if none, and zeros.
 _counters: dict[tuple[int, int], tuple[int, Tensor]] = {}
 
 
-def why_not_cuda(x: Tensor, packed: Packed2to4) -> str | None:
+def why_not_cuda(x: Tensor, packed: Packed2to4 | PackedBitmap) -> str | None:
     """None when the CUDA kernel can take ``x`` [..., C] and W [R, C], else why not."""
     if x.device.type != "cuda" or torch.version.hip is not None:
         return f"it runs on an NVIDIA GPU, and the tensor is on {x.device}"
@@ -29,40 +34,18 @@ def why_not_cuda(x: Tensor, packed: Packed2to4) -> str | None:
     return _why_unfit(x, packed) or why_missing("cuda")
 
 
-def _why_unfit(x: Tensor, packed: Packed2to4) -> str | None:
+def _why_unfit(x: Tensor, packed: Packed2to4 | PackedBitmap) -> str | None:
     if packed.dtype not in HALVES or x.dtype != packed.dtype:
         return f"it takes x and W in bf16 or both in fp16, got {x.dtype} and {packed.dtype}"
-    if packed.shape[1] % 32:
-        return f"it takes in_features that are a multiple of 32, got {packed.shape[1]}"
+    multiple = 32 if isinstance(packed, Packed2to4) else 8
+    if packed.shape[1] == 0 or packed.shape[1] % multiple:
+        return f"it takes in_features that are a multiple of {multiple}, got {packed.shape[1]}"
     tokens = math.prod(x.shape[:-1])
     if tokens > MAX_TOKENS:
         return f"it takes at most {MAX_TOKENS} tokens, got {tokens}"
     if torch.is_grad_enabled() and x.requires_grad:
         return "it has no backward, and an input requires a gradient; use torch.no_grad()"
     return None
-
-
-def reorder_2to4(packed: Packed2to4) -> Tensor:
-    """W [R, C] in the order in which warps read it: int32 [R / 32, C / 128, 9, 32, 4], padded.
-
-    The last four dimensions are those of csrc/cuda/layout_2to4.h: vectors, lanes, words.
-    """
-    rows, half = packed.values.shape
-    strips, chunks = rows // STRIP, -(-2 * half // CHUNK)
-    pad = chunks * CHUNK - 2 * half
-    values = torch.nn.functional.pad(packed.values.view(torch.int32), (0, pad // 4))
-    # Row 16 h + 8 j + g, pair of values 16 s + 4 k + t of its chunk: word 2 k + j of lane 4 g + t.
-    values = values.view(strips, 2, 2, 8, chunks, 4, 2, 4)  # strip h j g chunk s k t
-    values = values.permute(0, 4, 5, 1, 3, 7, 6, 2).reshape(strips, chunks, 8, 32, 4)
-    # CUTLASS's order already has a lane's word for 32 columns in its place.
-    words = packed.metadata.view(torch.int32).view(half // 16, strips, 32)
-    words = torch.nn.functional.pad(words, (0, 0, 0, 0, 0, pad // 32), value=_PADDING)
-    words = words.view(chunks, 4, strips, 32).permute(2, 0, 3, 1)
-    return torch.cat([values, words[:, :, None]], 2).contiguous()
-
-
-# Positions 0 and 1 in every group: mma.sp wants two that ascend, whatever the values.
-_PADDING = 0x44444444
 
 
 def linear_2to4_cuda(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
@@ -73,6 +56,21 @@ def linear_2to4_cuda(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tens
     Raises:
         RuntimeError: CUDA's error; or the first use is in a capture into a CUDA graph.
     """
+    return _linear("linear_2to4", x, packed, bias)
+
+
+def linear_bitmap_cuda(x: Tensor, packed: PackedBitmap, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` [..., R] of at most 64 tokens x [..., C], summed in float32, rounded once.
+
+    W is reordered at its first use, a copy of its size that lives as long as ``packed``.
+
+    Raises:
+        RuntimeError: CUDA's error; or the first use is in a capture into a CUDA graph.
+    """
+    return _linear("linear_bitmap", x, packed, bias)
+
+
+def _linear(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
     rows, columns = packed.shape
     y = x.new_empty(*x.shape[:-1], rows)
     if y.numel() == 0:
@@ -80,38 +78,31 @@ def linear_2to4_cuda(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tens
     x = x.reshape(-1, columns)
     if x.stride(1) != 1 or x.stride(0) % 8 or x.data_ptr() % 16:
         x = x.clone(memory_format=torch.contiguous_format)
+    if bias is not None:
+        bias = (bias if bias.dtype in (x.dtype, torch.float32) else bias.float()).contiguous()
     with torch.cuda.device(x.device):
-        _launch(load(CUDA), x, packed, bias, y)
+        _launch(op, x, packed, bias, y)
     return y
 
 
 def _launch(
-    module: types.ModuleType, x: Tensor, packed: Packed2to4, bias: Tensor | None, y: Tensor
+    op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None, y: Tensor
 ) -> None:
-    rows, columns = packed.shape
-    sizes = {"tokens": len(x), "rows": rows, "columns": columns}
-    plan = module.linear_2to4_plan(**sizes, **_limits(x.device.index))
-    stream = torch.cuda.current_stream().cuda_stream
+    module, stream = load(CUDA), torch.cuda.current_stream().cuda_stream
     capture = module.capture_of(stream)
-    weight = _reordered.get(packed)
-    if weight is None:
-        if capture:
-            raise RuntimeError(
-                "linear_2to4: expected a weight that was used before a CUDA graph captures it, got "
-                f"a first use of W {[rows, columns]} in the capture; call it once before"
-            )
-        weight = _reordered[packed] = reorder_2to4(packed)
+    weight = _weight(op, packed, capture)
+    sizes = {"tokens": len(x), "rows": packed.shape[0], "columns": packed.shape[1]}
+    chunk = CHUNK_2TO4 if weight.starts is None else CHUNK_BITMAP
+    plan = module.linear_plan(
+        **sizes, chunk=chunk, slot=weight.slot, device=_device(x.device.index)
+    )
     partials = torch.empty(plan.partials, dtype=torch.float32, device=x.device)
-    scale = None if packed.scale is None else packed.scale.contiguous()
-    if bias is not None:
-        bias = (bias if bias.dtype in (x.dtype, torch.float32) else bias.float()).contiguous()
-    module.linear_2to4(
-        weight=weight.data_ptr(),
-        x=x.data_ptr(),
-        y=y.data_ptr(),
-        scale=0 if scale is None else scale.data_ptr(),
-        bias=0 if bias is None else bias.data_ptr(),
-        partials=partials.data_ptr(),
+    scale = getattr(packed, "scale", None)
+    scale = None if scale is None else scale.contiguous()
+    tensors = {"weight": weight.weight, "starts": weight.starts, "x": x, "y": y, "scale": scale}
+    tensors |= {"bias": bias, "partials": partials}
+    module.linear(
+        **{name: 0 if t is None else t.data_ptr() for name, t in tensors.items()},
         arrived=_zeros(x.device, stream, capture, plan.blocks).data_ptr(),
         stride=x.stride(0),
         **sizes,
@@ -122,10 +113,24 @@ def _launch(
     )
 
 
+def _weight(op: str, packed: Packed2to4 | PackedBitmap, capture: int) -> Reordered:
+    """Reordered, once for each packed weight."""
+    found = _reordered.get(packed)
+    if found is None:
+        if capture:
+            raise RuntimeError(
+                f"{op}: expected a weight that was used before a CUDA graph captures it, got a "
+                f"first use of W {list(packed.shape)} in the capture; call it once before"
+            )
+        reorder = reorder_2to4 if isinstance(packed, Packed2to4) else reorder_bitmap
+        found = _reordered[packed] = reorder(packed)
+    return found
+
+
 @functools.cache
-def _limits(device: int) -> dict[str, int]:
-    names = ("sms", "shared_block", "shared_sm")
-    return dict(zip(names, load(CUDA).device_limits(device), strict=True))
+def _device(number: int) -> tuple[int, int, int]:
+    """Multiprocessors, bytes of shared memory for a block and for all blocks of one."""
+    return load(CUDA).device_limits(number)
 
 
 def _zeros(device: torch.device, stream: int, capture: int, count: int) -> Tensor:

@@ -64,6 +64,8 @@ inline uint16_t rounded<Float16>(float value) {
   return bits;
 }
 
+inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline void __stcg(float4* to, float4 value) { *to = value; }
 inline float4 __ldcg(const float4* from) { return *from; }
@@ -142,6 +144,27 @@ void multiply_sparse(float (&c)[4], uint4 a, uint4 b, uint32_t metadata) {
         const int k = 4 * group + (two >> (j % 2 * 2) & 3);
         const int from = row % 8 * 4 + j % 8 / 2;
         const float value = widened<Half>(element(lanes.a[from], j / 8 * 2 + row / 8, j % 2));
+        for (int n = 0; n < 8; ++n) {
+          const uint16_t x = element(lanes.b[n * 4 + k % 8 / 2], k / 8, k % 2);
+          lanes.c[row % 8 * 4 + n / 2][row / 8 * 2 + n % 2] += value * widened<Half>(x);
+        }
+      }
+    }
+  });
+}
+
+template <typename Half>
+void multiply_dense(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
+  using namespace emulated;
+  const unsigned lane = threadIdx.x % 32;
+  const auto give = [&](Lanes& lanes) {
+    lanes.a[lane] = a, lanes.b[lane] = {b0, b1, 0, 0}, lanes.c[lane] = c;
+  };
+  meet_warp(give, [](Lanes& lanes) {
+    for (int row = 0; row < 16; ++row) {
+      for (int k = 0; k < 16; ++k) {
+        const int from = row % 8 * 4 + k % 8 / 2;
+        const float value = widened<Half>(element(lanes.a[from], k / 8 * 2 + row / 8, k % 2));
         for (int n = 0; n < 8; ++n) {
           const uint16_t x = element(lanes.b[n * 4 + k % 8 / 2], k / 8, k % 2);
           lanes.c[row % 8 * 4 + n / 2][row / 8 * 2 + n % 2] += value * widened<Half>(x);
