@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/results}
 GPU_SECONDS=${GPU_SECONDS:-570}
-PARTS=${*:-build tests hessian capture decode sample sparsegpt factor masks solve7b solve32b pack}
+PARTS=${*:-build tests sanitize hessian capture decode sample sparsegpt factor masks solve7b solve32b
+  pack linear linear_cuda}
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/triton}
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
@@ -52,6 +53,18 @@ for part in $PARTS; do
     ;;
   solve*)
     run "$part" 120 "$PYTHON" -m benchmarks.bench_sparsegpt --device cuda --model "${part#solve}" --out "$OUT"
+    ;;
+  sanitize)
+    # Addresses, and races in shared memory, of our own CUDA linears.
+    if ! command -v compute-sanitizer >/dev/null; then
+      echo "== sanitize: compute-sanitizer is not on PATH"
+      continue
+    fi
+    for tool in memcheck racecheck; do
+      run "sanitize-$tool" 240 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        "$PYTHON" -m pytest -m gpu -k "cuda_kernels and not offsets and not every_number" --maxfail=3 \
+        tests/test_cuda_kernels.py
+    done
     ;;
   *) run "$part" 120 "$PYTHON" -m "benchmarks.bench_$part" --device cuda --out "$OUT" ;;
   esac
