@@ -51,7 +51,7 @@ def embedded(
         source = folder.with_name(f"{folder.name}-shards")
         model = AutoModelForCausalLM.from_pretrained(EMBEDDED, dtype="auto")
         model.save_pretrained(source, max_shard_size=max_shard_size)
-        for file in EMBEDDED.glob("token*"):
+        for file in (*EMBEDDED.glob("token*"), *EMBEDDED.glob("*.jinja")):
             shutil.copyfile(file, source / file.name)
     return prune_folder(source, folder, pattern, **only)
 

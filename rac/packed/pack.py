@@ -130,7 +130,7 @@ def why_not(weight: Tensor, kind: str) -> str | None:
     if kind == "bitmap":
         zeros = 1 - weight.count_nonzero().item() / max(1, weight.numel())
         return None if zeros >= LEAST_ZEROS else f"less than {LEAST_ZEROS:.0%} zeros"
-    multiple = 32 if fp8 else 16
+    multiple = 64 if fp8 else 32  # words of metadata come in pairs
     if weight.shape[1] == 0 or weight.shape[1] % multiple:
         return f"of in_features that {multiple} does not divide"
     nonzero = (weight != 0).view(weight.shape[0], -1, 4).sum(2, dtype=torch.uint8)

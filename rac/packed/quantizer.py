@@ -101,3 +101,5 @@ def _replace(
     if shape != tuple(entry["shape"]):
         raise ValueError(f"{name}: expected a weight {list(shape)}, got {list(entry['shape'])}")
     model.set_submodule(name, meta_linear(entry["format"], shape, parts, dense.bias))
+    # Some models' initialization reaches for the weights of a block's linears.
+    model.get_submodule(name.rpartition(".")[0])._is_hf_initialized = True

@@ -28,7 +28,7 @@ class PackSummary:
 
     def lines(self) -> list[str]:
         """A table for the terminal."""
-        rows = [(f"{n} linears as {kind}", b, a) for kind, (n, b, a) in self.packed.items()]
+        rows = [(f"{n} linears as {kind}", b, a) for kind, (n, b, a) in sorted(self.packed.items())]
         rows.append(("all tensors", self.before, self.after))
         width = max(len(name) for name, _, _ in rows)
         lines = [
