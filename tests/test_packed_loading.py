@@ -15,6 +15,8 @@ from packing import embedded, greedy, prune_folder
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from rac.engines import Sampling, generate
+from rac.engines.fused import FusedMLP
 from rac.errors import UserError
 from rac.evaluation.runner import fingerprint
 from rac.models import load_model
@@ -295,3 +297,15 @@ def test_a_state_dict_is_not_a_packed_checkpoint(packed):
 
 def test_every_format_has_its_linear():
     assert set(LINEARS) == {"2:4", "2:4-fp8", "bitmap"} and LINEARS["bitmap"] is LinearBitmap
+
+
+def test_the_engine_fuses_what_is_packed(both):
+    """SwiGLU and norms as in the dense model, and the same tokens from its decode loop."""
+    prompts = [[5, 6, 7], [8, 9, 10, 11]]
+    outputs = []
+    for folder in both:
+        model = load_model(folder, "cpu")
+        assert all(isinstance(layer.mlp.forward, FusedMLP) for layer in model.model.layers)
+        traces = sorted(generate(model, prompts, Sampling(20, 0)), key=lambda trace: trace.index)
+        outputs.append([trace.output_ids for trace in traces])
+    assert outputs[0] == outputs[1] and len(outputs[0][0]) > 3
