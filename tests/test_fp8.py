@@ -177,6 +177,7 @@ def test_fp8_dense_stores_what_compressed_tensors_expects(fp8_dense):
     importlib.util.find_spec("compressed_tensors") is None,
     reason="compressed-tensors is an optional reader: pip install compressed-tensors",
 )
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`")
 @pytest.mark.parametrize("dequantize", [True, False])
 def test_fp8_dense_loads_with_compressed_tensors(dequantize, fp8_dense):
     from transformers import CompressedTensorsConfig

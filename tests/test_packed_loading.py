@@ -1,5 +1,6 @@
 """Packed checkpoints through plain `from_pretrained`: tokens, casts, saving, and damaged files."""
 
+import copy
 import json
 import shutil
 import struct
@@ -309,3 +310,18 @@ def test_the_engine_fuses_what_is_packed(both):
         traces = sorted(generate(model, prompts, Sampling(20, 0)), key=lambda trace: trace.index)
         outputs.append([trace.output_ids for trace in traces])
     assert outputs[0] == outputs[1] and len(outputs[0][0]) > 3
+
+
+def test_what_is_prepared_for_a_weight_goes_with_it(both):
+    """One packed object as long as the weight is the same, another one once it is not."""
+    module = AutoModelForCausalLM.from_pretrained(both[1]).get_submodule(NAME)
+    first = module.packed
+    assert module.packed is first and first.values is module.weight_values
+    module.to(torch.float32)
+    assert module.packed is first
+    module.load_state_dict(module.state_dict())
+    second = module.packed
+    assert second is not first
+    module.weight_values = module.weight_values.clone()
+    assert module.packed is not second and module.packed.values is module.weight_values
+    assert copy.deepcopy(module).packed.values is not module.weight_values

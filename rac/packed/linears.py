@@ -26,6 +26,7 @@ class PackedLinear(nn.Module):
 
     FORMAT: str
     PARTS: tuple[str, ...]
+    _packed: Packed2to4 | PackedBitmap | None = None
 
     def __init__(self, packed: Packed2to4 | PackedBitmap, bias: nn.Parameter | None = None) -> None:
         super().__init__()
@@ -33,6 +34,22 @@ class PackedLinear(nn.Module):
         for part in self.PARTS:
             self.register_buffer(f"weight_{part}", getattr(packed, part))
         self.register_parameter("bias", bias)
+
+    @property
+    def packed(self) -> Packed2to4 | PackedBitmap:
+        """The weight: one object while its tensors stay, because kernels prepare copies for it."""
+        parts = {part: getattr(self, f"weight_{part}") for part in self.PARTS}
+        held = self._packed
+        if held is None or any(getattr(held, k) is not tensor for k, tensor in parts.items()):
+            held = self._packed = self._join(parts)
+        return held
+
+    def _join(self, parts: dict[str, Tensor]) -> Packed2to4 | PackedBitmap:
+        return Packed2to4(**parts, rows=self.out_features)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._packed = None  # tensors stay, and get new values
+        super()._load_from_state_dict(*args, **kwargs)
 
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
@@ -57,11 +74,6 @@ class Linear2to4(PackedLinear):
     PARTS = ("values", "metadata")
     pack = staticmethod(pack_2to4)
 
-    @property
-    def packed(self) -> Packed2to4:
-        """The weight."""
-        return Packed2to4(self.weight_values, self.weight_metadata, self.out_features)
-
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
         return linear_2to4(x, self.packed, self.bias)
@@ -73,7 +85,7 @@ class Linear2to4FP8(PackedLinear):
     FORMAT = "2:4-fp8"
     PARTS = ("values", "metadata", "scale")
 
-    _compressed: Tensor | None = None  # for cuSPARSELt, made when first used
+    _compressed: tuple[Packed2to4 | None, Tensor | None] = (None, None)
 
     @staticmethod
     def pack(weight: Tensor) -> Packed2to4:
@@ -81,26 +93,12 @@ class Linear2to4FP8(PackedLinear):
         values, scale = quantize_rows(weight)
         return pack_2to4(values, scale=scale)
 
-    @property
-    def packed(self) -> Packed2to4:
-        """The weight."""
-        rows, scale = self.out_features, self.weight_scale
-        return Packed2to4(self.weight_values, self.weight_metadata, rows, scale)
-
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
         packed = self.packed
-        if self._compressed is None:
-            self._compressed = compress(packed)
-        return linear_2to4_fp8(x, packed, self.bias, self._compressed)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Linear2to4FP8":
-        self._compressed = None
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._compressed = None
-        super()._load_from_state_dict(*args, **kwargs)
+        if self._compressed[0] is not packed:
+            self._compressed = (packed, compress(packed))
+        return linear_2to4_fp8(x, packed, self.bias, self._compressed[1])
 
 
 class LinearBitmap(PackedLinear):
@@ -110,11 +108,8 @@ class LinearBitmap(PackedLinear):
     PARTS = ("values", "bitmap", "offsets")
     pack = staticmethod(pack_bitmap)
 
-    @property
-    def packed(self) -> PackedBitmap:
-        """The weight."""
-        parts = (self.weight_values, self.weight_bitmap, self.weight_offsets)
-        return PackedBitmap(*parts, self.in_features)
+    def _join(self, parts: dict[str, Tensor]) -> PackedBitmap:
+        return PackedBitmap(**parts, columns=self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
