@@ -1,7 +1,7 @@
 """Tokens/s of whole-model decoding: dense in bf16 and fp32, and with packed sparse linears.
 
-    python -m benchmarks.bench_throughput [--model runs/smollm2] [--layers N] [--device cuda]
-                                          [--threads N] [--out benchmarks/results]
+    python -m benchmarks.bench_throughput [--models runs/smollm2 ...] [--layers N]
+                                          [--device cuda] [--threads N] [--out benchmarks/results]
 
 What is pruned is laid out as in the paper's Table 4: the first third of the decoder layers, the
 first and the last, all; at 2:4 and, packed as a bitmap, at 50%. Weights are the same bf16 values in
@@ -35,6 +35,7 @@ from rac.packed.linears import Linear2to4, LinearBitmap
 from rac.pruning.scope import select_linears
 from rac_kernels import Pattern, magnitude
 
+SMOLLM2 = Path("runs/smollm2")
 QWEN = "R1-Distill-Qwen-1.5B"
 LAYOUTS = {"first third": "first", "first and last third": "first-last", "all": "all"}
 FORMATS = {"2:4": ("2:4", Linear2to4), "bitmap": ("0.5", LinearBitmap)}
@@ -163,9 +164,15 @@ def own_tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
 
 
+def default_models() -> list[str]:
+    """SmolLM2 where it has been made (see smollm2.py), and random weights."""
+    made = (SMOLLM2 / "config.json").is_file()
+    return [str(SMOLLM2), QWEN] if made else [QWEN]
+
+
 def main() -> None:
     parser = bench_options(__doc__)
-    parser.add_argument("--models", nargs="+", default=["runs/smollm2", QWEN])
+    parser.add_argument("--models", nargs="+", default=default_models(), help=f"folders, or {QWEN}")
     parser.add_argument("--layers", type=int, help="first layers only")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)

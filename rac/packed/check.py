@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rac.packed.linears import TAIL
+
 DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -27,7 +29,6 @@ DTYPES = {
     "I64": torch.int64,
     "U8": torch.uint8,
 }
-TAIL = 32  # zeros after the last value of a bitmap
 ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 
 

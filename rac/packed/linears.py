@@ -14,7 +14,11 @@ from rac_kernels import (
     linear_bitmap,
     pack_2to4,
     pack_bitmap,
+    unpack_2to4,
+    unpack_bitmap,
 )
+
+TAIL = 32  # values that a bitmap has room for after its last one
 
 
 class PackedLinear(nn.Module):
@@ -72,7 +76,12 @@ class Linear2to4(PackedLinear):
 
     FORMAT = "2:4"
     PARTS = ("values", "metadata")
-    pack = staticmethod(pack_2to4)
+    pack, unpack = staticmethod(pack_2to4), staticmethod(unpack_2to4)
+
+    @staticmethod
+    def rows_of(packed: Packed2to4, first: int, count: int) -> Tensor:
+        """The values of `count` rows from `first` on, a view."""
+        return packed.values[first : first + count]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
@@ -106,7 +115,13 @@ class LinearBitmap(PackedLinear):
 
     FORMAT = "bitmap"
     PARTS = ("values", "bitmap", "offsets")
-    pack = staticmethod(pack_bitmap)
+    pack, unpack = staticmethod(pack_bitmap), staticmethod(unpack_bitmap)
+
+    @staticmethod
+    def rows_of(packed: PackedBitmap, first: int, count: int) -> Tensor:
+        """The values of `count` rows from `first` on, a view that ends in other rows' values."""
+        begin, end = packed.offsets[first], packed.offsets[first + count]
+        return packed.values[begin : end + TAIL]
 
     def _join(self, parts: dict[str, Tensor]) -> PackedBitmap:
         return PackedBitmap(**parts, columns=self.in_features)
