@@ -22,9 +22,13 @@ SOURCES = {
     CPU: [
         "bindings.cpp",
         "bindings_capture.cpp",
+        "bindings_masks.cpp",
         "capture.cpp",
         "hessian_accumulate.cpp",
         "isa.cpp",
+        "mask_ranked.cpp",
+        "mask_sampled.cpp",
+        "mask_searched.cpp",
         "nucleus.cpp",
         "nucleus_sample.cpp",
         "rmsnorm_capture.cpp",

@@ -15,7 +15,7 @@ from rac_kernels.pattern import Pattern
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
-# Ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
+# CUDA's ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
 
 
@@ -163,13 +163,13 @@ def needs_backward(*inputs: Tensor) -> str | None:
 
 
 def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
-    """None when a compiled n:m selection can take ``scores``, else why not."""
-    if not pattern.structured:
-        return f"it selects n:m masks, and the pattern is {pattern}"
-    if pattern.m > NATIVE_MAX_M:
-        return f"it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
+    """None when a compiled selection can take ``scores``, else why not."""
     if scores.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU or a GPU, and the tensor is on {scores.device}"
+    if scores.is_cuda and not pattern.structured:
+        return f"on a GPU it selects n:m masks, and the pattern is {pattern}"
+    if scores.is_cuda and pattern.m > NATIVE_MAX_M:
+        return f"on a GPU it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
     return _missing(scores.device.type)
 
 

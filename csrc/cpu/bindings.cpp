@@ -16,6 +16,7 @@
 namespace py = pybind11;
 
 void bind_capture(py::module_& module);  // bindings_capture.cpp
+void bind_masks(py::module_& module);    // bindings_masks.cpp
 
 namespace {
 
@@ -53,22 +54,6 @@ double sparsegpt_block_at(uintptr_t values, int64_t stride_values, uintptr_t inv
   }
   const py::gil_scoped_release release;
   return sparsegpt_block(block);
-}
-
-void select_mask_at(uintptr_t scores, uintptr_t keep, int64_t groups, int n, int m, int dtype,
-                    int threads) {
-  if (m < 1 || n < 0 || n > m || dtype < 0 || dtype > 2) {
-    throw std::invalid_argument("select_mask: n, m or dtype out of range");
-  }
-  const MaskJob job{reinterpret_cast<const void*>(scores),
-                    reinterpret_cast<uint8_t*>(keep),
-                    groups,
-                    n,
-                    m,
-                    dtype,
-                    threads};
-  const py::gil_scoped_release release;
-  select_mask(job);
 }
 
 void hessian_accumulate_at(uintptr_t hessian, int64_t stride_hessian, bool packed, uintptr_t x,
@@ -125,8 +110,6 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("stride_values"), py::arg("inverse"), py::arg("keep"), py::arg("stride_keep"),
              py::arg("rows"), py::arg("columns"), py::arg("rule"), py::arg("count"), py::arg("n"),
              py::arg("m"), py::arg("threads"));
-  module.def("select_mask", &select_mask_at, py::kw_only(), py::arg("scores"), py::arg("keep"),
-             py::arg("groups"), py::arg("n"), py::arg("m"), py::arg("dtype"), py::arg("threads"));
   module.def("hessian_accumulate", &hessian_accumulate_at, py::kw_only(), py::arg("hessian"),
              py::arg("stride_hessian"), py::arg("packed"), py::arg("x"), py::arg("stride_x"),
              py::arg("dtype"), py::arg("row_weight"), py::arg("rows"), py::arg("features"),
@@ -136,4 +119,5 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("vocabulary"), py::arg("temperature"), py::arg("top_p"), py::arg("dtype"),
              py::arg("threads"));
   bind_capture(module);
+  bind_masks(module);
 }
