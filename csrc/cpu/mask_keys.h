@@ -83,7 +83,8 @@ RAC_INLINE void zero_where(const void* weight, void* pruned, const Flag* __restr
                            Flag limit, int64_t count) {
   const Bits* __restrict from = static_cast<const Bits*>(weight);
   Bits* __restrict to = static_cast<Bits*>(pruned);
-  for (int64_t i = 0; i < count; ++i) to[i] = flags[i] < limit ? 0 : from[i];
+  // A conditional load would not become a vector's: all are loaded, and some masked out.
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i] & -static_cast<Bits>(flags[i] >= limit);
 }
 
 // pruned = 0 where flags < limit, else the weight.

@@ -47,22 +47,24 @@ RAC_INLINE void count_part(const MaskJob& job, const Segment& segment, int64_t f
   for (int64_t index = first; index < end;) {
     const Piece piece = piece_at(segment, index, end);
     part.nan |= read_keys(job, piece.row, piece.column, piece.count, keys);
+    const int64_t below = count_below(keys, piece.count, low);
+    part.below += below;
+    part.at_low += count_below(keys, piece.count, low + 1) - below;
+    if (high > low) {
+      const int64_t reached = count_below(keys, piece.count, high);
+      part.at_high += count_below(keys, piece.count, high + 1) - reached;
+    }
     for (int64_t start = 0; start < piece.count; start += SCANNED) {
       const int64_t stop = std::min(start + SCANNED, piece.count);
-      int32_t below = 0, at_low = 0, at_high = 0, above = 0;
+      const bool whole = stop - start == SCANNED;
+      if (whole && count_within(keys + start, SCANNED, low + 1, high) == 0) continue;
+      Candidate found[SCANNED + 1];
+      int64_t copied = 0;  // without a branch, which nothing would predict
       for (int64_t i = start; i < stop; ++i) {
-        below += keys[i] < low;
-        at_low += keys[i] == low;
-        at_high += keys[i] == high;
-        above += keys[i] > high;
+        found[copied] = {keys[i], index + i};
+        copied += (keys[i] > low) & (keys[i] < high);
       }
-      part.below += below;
-      part.at_low += at_low;
-      part.at_high += low == high ? 0 : at_high;
-      if (below + at_low + above + (low == high ? 0 : at_high) == stop - start) continue;
-      for (int64_t i = start; i < stop; ++i) {
-        if (keys[i] > low && keys[i] < high) part.between.push_back({keys[i], index + i});
-      }
+      part.between.insert(part.between.end(), found, found + copied);
     }
     index += piece.count;
   }

@@ -19,7 +19,8 @@ RAC_INLINE Selection choose(const int32_t* keys, int64_t size, int64_t count, Hi
 
 // All segments, split among the threads of the enclosing parallel region; true if a score is NaN.
 RAC_INLINE bool search_segments(const MaskJob& job) {
-  AlignedArray<int32_t> keys(job.together * job.width), scratch(job.together * job.width + 1);
+  const int64_t size = job.together * job.width;
+  AlignedArray<int32_t> keys(size), scratch(few_of(size) + 1);
   const int64_t across = (job.columns + job.width - 1) / job.width;
   Hint hint;
   bool nan = false;

@@ -36,6 +36,7 @@ bool select_mask(const MaskJob& job);
 // The three ways to do it, by the size of a segment.
 constexpr int64_t MAX_RANKED = 64;         // columns; ranking takes m^2 / 2 compares a group
 constexpr int64_t MAX_SEARCHED = 1 << 16;  // scores: 256 KB of keys, which a second cache holds
+constexpr int64_t MANY_SEARCHED = 1 << 20;  // where every thread has a segment: a third cache's
 bool mask_ranked(const MaskJob& job);
 bool mask_searched(const MaskJob& job);
 bool mask_sampled(const MaskJob& job);

@@ -3,21 +3,33 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
-#include "isa.h"
-#include "select_lowest.h"
+#include "mask_keys.h"
 
 constexpr int64_t LEAST = std::numeric_limits<int32_t>::min();     // below every key
 constexpr int64_t GREATEST = std::numeric_limits<int32_t>::max();  // above every key but of a NaN
 constexpr int64_t SCANNED = 32;                                    // keys looked at together
+constexpr int STEPS = 8;                                           // to close an open side
 
 // Where the answer of the next row is looked for first: rows of a matrix resemble each other.
 struct Hint {
-  int64_t key = 0;
-  int64_t width = 1 << 24;
+  int32_t key = 0;
+  double step = 0;  // how far, in scores, from there to the other side of the answer
 };
+
+// Scores are finite where this matters: what comes of others is clamped between two keys.
+RAC_INLINE double score_of(int64_t key) {
+  const float magnitude = float_of(static_cast<uint32_t>(std::abs(key)));
+  return key < 0 ? -magnitude : magnitude;
+}
+
+RAC_INLINE int64_t key_of(double score) {
+  const int64_t magnitude = bits_of(static_cast<float>(std::abs(score)));
+  return score < 0 ? -magnitude : magnitude;
+}
 
 RAC_INLINE int32_t count_below(const int32_t* keys, int64_t size, int32_t pivot) {
   int32_t below = 0;
@@ -62,15 +74,19 @@ RAC_INLINE int64_t index_of(const int32_t* keys, int64_t size, int32_t key, int6
   return -1;  // not reached: there are n of them
 }
 
-// Choose the `count` lowest of `size` keys, 1 <= count <= size, ties by lowest index. `scratch` is
-// as long as the keys and one more.
+// How many keys are copied out at most.
+RAC_INLINE int64_t few_of(int64_t size) { return std::max<int64_t>(SCANNED, size / 64); }
+
+// Choose the `count` lowest of `size` keys, 1 <= count <= size, ties by lowest index. `scratch` has
+// room for few_of(size) keys and one more.
 RAC_INLINE Selection search_keys(const int32_t* keys, int64_t size, int64_t count, Hint& hint,
                                  int32_t* scratch) {
   int64_t low = LEAST, high = GREATEST;  // the answer is in [low, high)
   int64_t below = 0, reached = size;     // keys below low, keys below high
-  int64_t pivot = hint.key, step = hint.width;
-  const int64_t few = std::max<int64_t>(SCANNED, size / 64);
-  for (bool halve = false; reached - below > few && high - low > 1; halve = !halve) {
+  int64_t pivot = hint.key;
+  double step = hint.step;
+  const int64_t few = few_of(size);
+  for (int turn = 0; reached - below > few && high - low > 1; ++turn) {
     pivot = std::clamp(pivot, low + 1, high - 1);
     const int64_t found = count_below(keys, size, static_cast<int32_t>(pivot));
     if (found < count) {
@@ -78,14 +94,14 @@ RAC_INLINE Selection search_keys(const int32_t* keys, int64_t size, int64_t coun
     } else {
       high = pivot, reached = found;
     }
-    if (low == LEAST || high == GREATEST) {  // one end is open: leave the other in growing steps
-      pivot = high == GREATEST ? low + step : high - step;
+    if (turn < STEPS && (low == LEAST || high == GREATEST)) {  // one side is open: close it
+      pivot = key_of(high == GREATEST ? score_of(low) + step : score_of(high) - step);
       step *= 4;
-    } else if (halve) {
+    } else if (turn % 2 == 1) {
       pivot = low + (high - low) / 2;
     } else {
       const double share = static_cast<double>(count - below) / (reached - below);
-      pivot = low + static_cast<int64_t>(share * (high - low));
+      pivot = key_of(score_of(low) + share * (score_of(high) - score_of(low)));
     }
   }
   int64_t wanted = count - below, equal = reached - below;
@@ -97,7 +113,7 @@ RAC_INLINE Selection search_keys(const int32_t* keys, int64_t size, int64_t coun
     wanted -= count_below(scratch, copied, key);
     equal = std::count(scratch, scratch + copied, key);
   }
-  hint.width = std::min<int64_t>((hint.width + 2 * std::abs(key - hint.key)) / 2 + 1, 1 << 28);
+  hint.step = hint.step / 2 + std::min(std::abs(score_of(key) - score_of(hint.key)), 1e30);
   hint.key = key;
   if (wanted == equal) return {key, std::numeric_limits<int64_t>::max() - 1};
   return {key, index_of(keys, size, key, wanted)};
