@@ -15,7 +15,7 @@ from rac_kernels.pattern import Pattern
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
-# Ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
+# CUDA's ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
 
 
@@ -131,20 +131,6 @@ def triton_block(weights: list[Tensor], block_size: int, grow: bool) -> str | No
     return triton_usable(weights[0])
 
 
-def native_block(tensor: Tensor) -> str | None:
-    """None when the C++ block solve can take ``tensor``, else why not."""
-    if tensor.device.type != "cpu":
-        return f"it runs on the CPU, and the tensor is on {tensor.device}"
-    return _missing("cpu")
-
-
-def native_capture(x: Tensor) -> str | None:
-    """None when the C++ capture, a copy, can take ``x``, else why not."""
-    if not x.is_cpu:
-        return f"it runs on the CPU, and the tensor is on {x.device}"
-    return _missing("cpu")
-
-
 def native_cpu(tensor: Tensor) -> str | None:
     """None when a C++ kernel can take ``tensor``, else why not."""
     if not tensor.is_cpu:
@@ -156,7 +142,7 @@ def native_producer(*inputs: Tensor) -> str | None:
     """None when a C++ kernel that computes and captures can take ``inputs``, else why not."""
     if inputs[0].dtype == torch.float16:
         return "it takes float32 and bfloat16, not float16"
-    return needs_backward(*inputs) or native_capture(inputs[0])
+    return needs_backward(*inputs) or native_cpu(inputs[0])
 
 
 def triton_producer(*inputs: Tensor) -> str | None:
@@ -172,13 +158,13 @@ def needs_backward(*inputs: Tensor) -> str | None:
 
 
 def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
-    """None when a compiled n:m selection can take ``scores``, else why not."""
-    if not pattern.structured:
-        return f"it selects n:m masks, and the pattern is {pattern}"
-    if pattern.m > NATIVE_MAX_M:
-        return f"it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
+    """None when a compiled selection can take ``scores``, else why not."""
     if scores.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU or a GPU, and the tensor is on {scores.device}"
+    if scores.is_cuda and not pattern.structured:
+        return f"on a GPU it selects n:m masks, and the pattern is {pattern}"
+    if scores.is_cuda and pattern.m > NATIVE_MAX_M:
+        return f"on a GPU it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
     return _missing(scores.device.type)
 
 

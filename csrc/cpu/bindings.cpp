@@ -16,29 +16,13 @@
 namespace py = pybind11;
 
 // Each in the file of its name, bindings_*.cpp.
-// Each in the file of its name, bindings_*.cpp.
 void bind_capture(py::module_& module);
 void bind_linear(py::module_& module);
+void bind_masks(py::module_& module);
 void bind_packing(py::module_& module);
 void bind_sparsegpt(py::module_& module);
 
 namespace {
-
-void select_mask_at(uintptr_t scores, uintptr_t keep, int64_t groups, int n, int m, int dtype,
-                    int threads) {
-  if (m < 1 || n < 0 || n > m || dtype < 0 || dtype > 2) {
-    throw std::invalid_argument("select_mask: n, m or dtype out of range");
-  }
-  const MaskJob job{reinterpret_cast<const void*>(scores),
-                    reinterpret_cast<uint8_t*>(keep),
-                    groups,
-                    n,
-                    m,
-                    dtype,
-                    threads};
-  const py::gil_scoped_release release;
-  select_mask(job);
-}
 
 void hessian_accumulate_at(uintptr_t hessian, int64_t stride_hessian, bool packed, uintptr_t x,
                            int64_t stride_x, int dtype, uintptr_t row_weight, int64_t rows,
@@ -90,8 +74,6 @@ PYBIND11_MODULE(_C_cpu, module) {
   module.attr("INTERFACE") = INTERFACE;
   module.def("instruction_set", &isa_name);
   module.def("use_instruction_set", &use_isa, py::arg("name"));
-  module.def("select_mask", &select_mask_at, py::kw_only(), py::arg("scores"), py::arg("keep"),
-             py::arg("groups"), py::arg("n"), py::arg("m"), py::arg("dtype"), py::arg("threads"));
   module.def("hessian_accumulate", &hessian_accumulate_at, py::kw_only(), py::arg("hessian"),
              py::arg("stride_hessian"), py::arg("packed"), py::arg("x"), py::arg("stride_x"),
              py::arg("dtype"), py::arg("row_weight"), py::arg("rows"), py::arg("features"),
@@ -102,6 +84,7 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("threads"));
   bind_capture(module);
   bind_linear(module);
+  bind_masks(module);
   bind_packing(module);
   bind_sparsegpt(module);
 }

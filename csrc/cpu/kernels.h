@@ -4,19 +4,6 @@
 #include <cstdint>
 #include <string>
 
-// Arguments of an n:m selection: keep[g * m + i] = 0 for the n lowest of each group of m contiguous
-// scores, else 1; ties by lowest index, no NaN.
-struct MaskJob {
-  const void* scores;  // [groups, m]
-  uint8_t* keep;       // [groups, m]
-  int64_t groups;
-  int n, m;
-  int dtype;  // 0 float32, 1 bfloat16, 2 float16
-  int threads;
-};
-
-void select_mask(const MaskJob& job);
-
 // Rows of H in a block of the packed layout: block b holds rows [128 b, min(128 (b + 1), D)) and
 // columns [0, min(128 (b + 1), D)), row-major, one block after the other.
 constexpr int64_t PACKED_ROWS = 128;

@@ -13,7 +13,6 @@
 namespace py = pybind11;
 
 // Each in the file of its name, bindings_*.cpp.
-// Each in the file of its name, bindings_*.cpp.
 void bind_linear(py::module_& module);
 void bind_packing(py::module_& module);
 

@@ -6,7 +6,7 @@ from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.linear import linear_2to4, linear_bitmap
 from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, use_threads, why_missing
-from rac_kernels._native.masks import select_mask
+from rac_kernels._native.masks import select_mask, select_mask_cuda
 from rac_kernels._native.packing import pack_2to4, unpack_2to4
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt
@@ -28,6 +28,7 @@ __all__ = [
     "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",
+    "select_mask_cuda",
     "sparsegpt",
     "swiglu_capture",
     "unpack_2to4",

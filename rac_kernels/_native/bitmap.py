@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, PARALLEL, load
+from rac_kernels._native.loading import CPU, PARALLEL, load, threads
 from rac_kernels.packed import PackedBitmap
 
 _TAIL = 32  # zeros after the last value
@@ -15,7 +15,7 @@ def pack_bitmap(weight: Tensor) -> PackedBitmap:
     bitmap = torch.empty(rows, -(-columns // 8), dtype=torch.uint8)
     offsets = torch.empty(rows + 1, dtype=torch.int64)
     where = weight.data_ptr(), weight.stride(0), bitmap.data_ptr(), offsets.data_ptr()
-    sizes = rows, columns, 1 if weight.numel() < PARALLEL else torch.get_num_threads()
+    sizes = rows, columns, 1 if weight.numel() < PARALLEL else threads()
     count = load(CPU).bitmap_count(*where, 0, *sizes)
     values = torch.empty(count + _TAIL, dtype=weight.dtype)
     values[count:] = 0
@@ -35,6 +35,6 @@ def unpack_bitmap(packed: PackedBitmap) -> Tensor:
         packed.values.data_ptr(),
         rows,
         columns,
-        1 if dense.numel() < PARALLEL else torch.get_num_threads(),
+        1 if dense.numel() < PARALLEL else threads(),
     )
     return dense

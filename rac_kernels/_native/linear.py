@@ -5,7 +5,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, load
+from rac_kernels._native.loading import CPU, load, threads
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
 _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
@@ -32,7 +32,7 @@ def codes_2to4(packed: Packed2to4) -> Tensor:
             rows,
             2 * half,
             packed.values.element_size(),
-            torch.get_num_threads(),
+            threads(),
         )
         _codes[packed] = codes
     return codes
@@ -84,7 +84,7 @@ def _linear(
             columns,
             x32.shape[1],
             _VALUES[packed.dtype],
-            1 if small else torch.get_num_threads(),
+            1 if small else threads(),
         )
         return y
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, CUDA, PARALLEL, load
+from rac_kernels._native.loading import CPU, CUDA, PARALLEL, load, threads
 from rac_kernels.packed import ROWS, Packed2to4
 
 _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
@@ -82,7 +82,7 @@ def _run(name: str, on: Tensor, **arguments: int) -> int | None:
     """
     arguments["value"] = _VALUES[on.dtype]
     if on.is_cpu:
-        threads = 1 if on.numel() < PARALLEL else torch.get_num_threads()
+        threads = 1 if on.numel() < PARALLEL else threads()
         found = getattr(load(CPU), name)(**arguments, threads=threads)
         return None if found < 0 else found
     first = torch.full((), _NONE, dtype=torch.int64, device=on.device)

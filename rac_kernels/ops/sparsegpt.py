@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import check_sparsegpt, check_stack
-from rac_kernels._choice import choose, native_block, triton_block
+from rac_kernels._choice import choose, native_cpu, triton_block
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import sparsegpt as reference_sparsegpt
@@ -84,7 +84,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         op,
         impl,
         {"reference", "native", "triton"},
-        native_block(weights[0]),
+        native_cpu(weights[0]),
         triton=triton_block(weights, block_size, grow=None not in (pattern, mask)),
         auto=("triton",) if weights[0].is_cuda else ("native",),
     )
