@@ -82,8 +82,8 @@ def _run(name: str, on: Tensor, **arguments: int) -> int | None:
     """
     arguments["value"] = _VALUES[on.dtype]
     if on.is_cpu:
-        threads = 1 if on.numel() < PARALLEL else threads()
-        found = getattr(load(CPU), name)(**arguments, threads=threads)
+        count = 1 if on.numel() < PARALLEL else threads()
+        found = getattr(load(CPU), name)(**arguments, threads=count)
         return None if found < 0 else found
     first = torch.full((), _NONE, dtype=torch.int64, device=on.device)
     with torch.cuda.device(on.device):

@@ -42,7 +42,7 @@ def linear_2to4(
     if name in ("cusparselt", "cutlass"):
         return getattr(_torch_sparse(), name)(x, packed, bias)
     if x.is_cuda:
-        return importlib.import_module(CUDA).linear_2to4_cuda(x, packed, bias)
+        return _native.linear_2to4_cuda(x, packed, bias)
     kernel = linear_choice.cpu_kernel("2:4", packed.values.element_size(), _tokens(x))
     return _native.linear_2to4(x, packed, bias, kernel == "many")
 
@@ -56,8 +56,9 @@ def linear_bitmap(
         x: bf16, fp16 or fp32 [..., C].
         packed: W [R, C], from :func:`pack_bitmap`.
         bias: [R] or None.
-        impl: "auto", "reference", "native" (CPU). The last has no backward: auto takes the
-            reference where one is needed.
+        impl: "auto", "reference", "native" (the CPU, and auto's choice there; on a GPU at most 64
+            tokens, bf16 or fp16). The last has no backward: auto takes the reference where one is
+            needed, and on a GPU, where "native" is not yet measured.
 
     Returns:
         [..., R] in the dtype of ``x``; sums are float32.
@@ -67,15 +68,16 @@ def linear_bitmap(
     """
     op = "linear_bitmap"
     _check(op, x, packed, bias)
-    reason = _backward(x, packed.values, bias) or native_cpu(x)
-    name = choose(op, impl, {"reference", "native"}, reason)
+    why_not = _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
+    reason = _backward(x, packed.values, bias) or why_not
+    auto = () if x.is_cuda else ("native",)
+    name = choose(op, impl, {"reference", "native"}, reason, auto=auto)
     if name == "reference" or x.numel() == 0 or packed.shape[0] == 0:
         return reference_linear.linear_bitmap(x, packed, bias)
+    if x.is_cuda:
+        return _native.linear_bitmap_cuda(x, packed, bias)
     kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
     return _native.linear_bitmap(x, packed, bias, kernel == "many")
-
-
-CUDA = "rac_kernels._native.linear_cuda"
 
 
 def _choose_2to4(op: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor | None) -> str:
@@ -107,12 +109,7 @@ def _why_not(impl: str, x: Tensor, packed: Packed2to4) -> str | None:
         return _torch_sparse().why_not_cusparselt(x, packed)
     if impl == "cutlass":
         return _torch_sparse().why_not_cutlass(x, packed)
-    if not x.is_cuda:
-        return native_cpu(x)
-    try:
-        return importlib.import_module(CUDA).why_not_cuda(x, packed)
-    except ModuleNotFoundError:
-        return "it runs on the CPU, and the tensor is on a GPU"
+    return _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
 
 
 def _torch_sparse():
