@@ -14,17 +14,26 @@ constexpr uint64_t ONES = 0x1111111111111111u;
 
 // Positions of the two values that are kept where `mask` has the non-zeros; where there are fewer
 // than two, those that torch's conversion takes.
-RAC_INLINE uint64_t positions_of(uint64_t mask) {
+constexpr RAC_INLINE uint64_t positions_of(uint64_t mask) {
   const uint64_t m0 = mask & ONES, m1 = (mask >> 1) & ONES, m3 = (mask >> 3) & ONES;
   const uint64_t none = ~(m0 | m1) & ONES, both = m0 & m1;
   return (~m0 & m1) | none << 1 | (both | none | m3) << 2 | (both ^ ONES) << 3;
 }
 
 // A bit in the nibbles of `mask` that have more than two.
-RAC_INLINE uint64_t more_than_two(uint64_t mask) {
+constexpr RAC_INLINE uint64_t more_than_two(uint64_t mask) {
   const uint64_t m0 = mask & ONES, m1 = (mask >> 1) & ONES;
   const uint64_t m2 = (mask >> 2) & ONES, m3 = (mask >> 3) & ONES;
   return (m0 & m1 & (m2 | m3)) | (m2 & m3 & (m0 | m1));
+}
+
+// positions_of each nibble; the highest bit says that it has more than two.
+constexpr std::array<uint8_t, 16> positions_of_nibbles() {
+  std::array<uint8_t, 16> table{};
+  for (uint64_t mask = 0; mask < 16; ++mask) {
+    table[mask] = static_cast<uint8_t>((positions_of(mask) & 15) | (more_than_two(mask) & 1) << 7);
+  }
+  return table;
 }
 
 // A bit in the nibbles whose first position is not below the second.

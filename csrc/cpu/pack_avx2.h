@@ -18,33 +18,35 @@ constexpr int64_t LOWER_3 = 0x0001000100010000;
 struct Avx2Block {
   static constexpr Controls<8> CONTROLS_16 = pack_controls<2>();
   static constexpr Controls<4> CONTROLS_8 = pack_controls<1>();
-
-  RAC_AVX2 static inline __m256i two_of(__m256i a, __m256i b, __m256i c) {
-    return _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(c, _mm256_or_si256(a, b)));
-  }
+  alignas(16) static constexpr std::array<uint8_t, 16> NIBBLES = positions_of_nibbles();
 
   RAC_AVX2 static inline __m256i turned(__m256i scores, const uint8_t* turn) {
     const __m128i control = _mm_load_si128(reinterpret_cast<const __m128i*>(turn));
     return _mm256_shuffle_epi8(scores, _mm256_broadcastsi128_si256(control));
   }
 
+  // All ones where two of three go before a lane: the next one, the one opposite, and the previous
+  // one, which does where what it has as `next`, this lane, does not go before it.
+  RAC_AVX2 static inline __m256i two_of(__m256i next, __m256i opposite, __m256i of_previous) {
+    return _mm256_or_si256(_mm256_and_si256(next, opposite),
+                           _mm256_andnot_si256(of_previous, _mm256_or_si256(next, opposite)));
+  }
+
   // All ones in the lanes that are kept, by 16-bit scores.
   RAC_AVX2 static inline __m256i highest_16(__m256i scores) {
     const __m256i one = _mm256_add_epi16(scores, _mm256_set1_epi64x(LOWER_1));
     const __m256i two = _mm256_add_epi16(scores, _mm256_set1_epi64x(LOWER_2));
-    const __m256i three = _mm256_add_epi16(scores, _mm256_set1_epi64x(LOWER_3));
-    return two_of(_mm256_cmpgt_epi16(one, turned(scores, TURN_1)),
-                  _mm256_cmpgt_epi16(two, turned(scores, TURN_2)),
-                  _mm256_cmpgt_epi16(three, turned(scores, TURN_3)));
+    const __m256i next = _mm256_cmpgt_epi16(one, turned(scores, TURN_1));
+    const __m256i opposite = _mm256_cmpgt_epi16(two, turned(scores, TURN_2));
+    return two_of(next, opposite, turned(next, TURN_3));
   }
 
   RAC_AVX2 static inline __m256i highest_32(__m256i scores) {
     const __m256i one = _mm256_add_epi32(scores, _mm256_setr_epi32(0, 0, 0, 1, 0, 0, 0, 1));
     const __m256i two = _mm256_add_epi32(scores, _mm256_setr_epi32(0, 0, 1, 1, 0, 0, 1, 1));
-    const __m256i three = _mm256_add_epi32(scores, _mm256_setr_epi32(0, 1, 1, 1, 0, 1, 1, 1));
-    return two_of(_mm256_cmpgt_epi32(one, _mm256_shuffle_epi32(scores, 0x39)),
-                  _mm256_cmpgt_epi32(two, _mm256_shuffle_epi32(scores, 0x4e)),
-                  _mm256_cmpgt_epi32(three, _mm256_shuffle_epi32(scores, 0x93)));
+    const __m256i next = _mm256_cmpgt_epi32(one, _mm256_shuffle_epi32(scores, 0x39));
+    const __m256i opposite = _mm256_cmpgt_epi32(two, _mm256_shuffle_epi32(scores, 0x4e));
+    return two_of(next, opposite, _mm256_shuffle_epi32(next, 0x93));
   }
 
   template <Value V>
@@ -120,12 +122,27 @@ struct Avx2Block {
              static_cast<uint64_t>(_mm256_movemask_epi8(zero[1])) << 32;
     }
     mask = ~mask;
-    *positions = positions_of(mask);
+    bool dense;
+    *positions = look_up(mask, &dense);
     for (int i = 0; i < VECTORS; ++i) {
       store<bytes_of(V)>(_mm256_castsi256_si128(bits[i]), *positions, 2 * i, to);
       store<bytes_of(V)>(_mm256_extracti128_si256(bits[i], 1), *positions, 2 * i + 1, to);
     }
-    return S == Score::NONE ? more_than_two(mask) : refused;
+    if constexpr (S == Score::NONE) refused = dense ? more_than_two(mask) : 0;
+    return refused;
+  }
+
+  // positions_of, and whether a nibble has more than two, by tables of nibbles.
+  RAC_AVX2 static inline uint64_t look_up(uint64_t mask, bool* dense) {
+    const __m128i nibble = _mm_set1_epi8(15), bytes = _mm_cvtsi64_si128(static_cast<int64_t>(mask));
+    const __m128i even = _mm_and_si128(bytes, nibble);
+    const __m128i odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), nibble);
+    const __m128i table = _mm_load_si128(reinterpret_cast<const __m128i*>(NIBBLES.data()));
+    const __m128i low = _mm_shuffle_epi8(table, even), high = _mm_shuffle_epi8(table, odd);
+    *dense = _mm_movemask_epi8(_mm_or_si128(low, high)) != 0;
+    // Where a nibble has more than two, positions are wrong, and the block is refused anyway.
+    const __m128i words = _mm_or_si128(_mm_and_si128(low, nibble), _mm_slli_epi16(high, 4));
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(words));
   }
 
   // The kept ones of 16 bytes of weights, the n-th of the block.
