@@ -161,7 +161,7 @@ struct Tile {
 
 // Weight: a format's CHUNK, and what copies and multiplies a warp's part of a unit.
 template <typename Weight, typename Half, int TILES, int WARPS>
-__global__ void __launch_bounds__(32 * WARPS)
+__global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
 kernel(const __grid_constant__ Arguments in, int stages, int slot) {
   constexpr int CHUNK = Weight::CHUNK;
   const int chunks = static_cast<int>(ceil_div(in.columns, CHUNK));
