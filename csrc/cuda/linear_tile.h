@@ -1,5 +1,5 @@
-// What linears with packed weights share: y = x W^T for 1 to 64 tokens. Decoding is bound by reading
-// W, so W is read once, in order, 16 bytes a lane, and everything else gives way to that:
+// What linears with packed weights share: y = x W^T for 1 to 64 tokens. Decoding is bound by
+// reading W, so W is read once, in order, 16 bytes a lane, and everything else gives way to that:
 //
 //   A block of WARPS warps walks its units (tile of 32 WARPS rows, chunk of columns). A warp copies
 //   its own strip of W into a ring in shared memory and takes operand A from there; x is copied by
