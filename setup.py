@@ -18,28 +18,10 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
+# File names of csrc/cpu and csrc/cuda.
 SOURCES = {
-    CPU: [
-        "bindings.cpp",
-        "bindings_capture.cpp",
-        "capture.cpp",
-        "hessian_accumulate.cpp",
-        "isa.cpp",
-        "nucleus.cpp",
-        "nucleus_sample.cpp",
-        "rmsnorm_capture.cpp",
-        "select_lowest.cpp",
-        "select_mask.cpp",
-        "sparsegpt_block.cpp",
-        "swiglu_capture.cpp",
-    ],
-    CUDA: [
-        "bindings.cpp",
-        "bindings_linear.cpp",
-        "linear_2to4.cu",
-        "linear_bitmap.cu",
-        "select_mask.cu",
-    ],
+    CPU: sorted(path.name for path in (ROOT / "csrc/cpu").glob("*.cpp")),
+    CUDA: sorted(path.name for path in (ROOT / "csrc/cuda").glob("*.c*") if path.suffix != ".cuh"),
 }
 # No -march=native: the instruction set is chosen at run time (csrc/cpu/isa.h), so a wheel runs on
 # machines other than the one that built it. No -ffast-math and no contraction of a*b+c: the same
@@ -49,7 +31,14 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-SOURCE_FLAGS = {"hessian_accumulate.cpp": ["-ffp-contract=fast"]}
+PRODUCTS = ("factor_hessian", "hessian_accumulate", "sparsegpt_product")
+PRODUCTS += ("linear_avx2", "linear_avx512", "linear_baseline")
+# GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
+INTRINSICS = ("pack_2to4", "unpack_2to4")
+SOURCE_FLAGS = {f"{name}.cpp": ["-ffp-contract=fast"] for name in PRODUCTS}
+SOURCE_FLAGS |= {
+    f"{name}.cpp": ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in INTRINSICS
+}
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]
@@ -184,7 +173,8 @@ def ninja_command() -> list[str]:
 def extension(name: str) -> Extension:
     """Declare an optional module, with its sources so that they travel in source distributions."""
     folder = f"csrc/{name.rsplit('_', 1)[1]}"
-    headers = [str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.h")]
+    paths = [path for kind in ("*.h", "*.cuh") for path in (ROOT / "csrc").rglob(kind)]
+    headers = [str(path.relative_to(ROOT)) for path in paths]
     sources = [f"{folder}/{source}" for source in SOURCES[name]]
     return Extension(name, sources, depends=headers, optional=True)
 

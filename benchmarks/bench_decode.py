@@ -41,10 +41,10 @@ PROMPT = {"cpu": 64, "cuda": 1030}
 STEPS = {"cpu": 16, "cuda": 120}
 
 
-def random_model(name: str, device: str) -> nn.Module:
-    """Random weights of a real model's exact shapes, made on the device."""
+def shape_config(name: str) -> Qwen2Config:
+    """The configuration of a real model's exact shapes."""
     hidden, ffn, layers, heads, kv_heads, vocabulary = SHAPES[name]
-    config = Qwen2Config(
+    return Qwen2Config(
         hidden_size=hidden,
         intermediate_size=ffn,
         num_hidden_layers=layers,
@@ -54,10 +54,14 @@ def random_model(name: str, device: str) -> nn.Module:
         max_position_embeddings=32768,
         tie_word_embeddings=False,
     )
+
+
+def random_model(name: str, device: str) -> nn.Module:
+    """Random weights of a real model's exact shapes, made on the device."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(shape_config(name), dtype=dtype)
     use_grouped_attention(model)
     model = model.eval().requires_grad_(False)
     stack(model)

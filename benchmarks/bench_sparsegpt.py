@@ -3,21 +3,34 @@
     python -m benchmarks.bench_sparsegpt [--device cuda] [--threads N] [--out benchmarks/results]
 
 The baseline is benchmarks/peers/eager_sparsegpt.py: Cholesky, inverse, upper Cholesky, a loop over
-columns in torch. The floor is C^3/3 + R*C^2 flops (the factor and the left-looking products) at the
-matrix-product rate measured in the same run. Both are checked before they are timed: the same
-Hessian, and an output error ||(W - Q) X|| that is not larger than the baseline's.
+columns in torch; beside it, where it is installed, llm-compressor's own sparsify_weight. The floor
+is C^3/3 + R*C^2 flops (the factor and the left-looking products) at the matrix-product rate
+measured in the same run. No row is reported unless our output error ||(W - Q) X|| is that of the
+baseline, within 1e-4. `extra_over_inputs` is the most memory that factor and solve have at a time
+beyond W and H, copies and results included, over the bytes of W and H; `scratch_over_inputs` is
+what is left of it when the factor may take H's memory, the pruned weight and the mask not counted.
 
 `--model 7b` (or 14b, 32b) times ours alone on all linears of one decoder layer of that shape, those
 that share an input solved together, and says what all its layers would take.
 """
 
 import argparse
+import importlib.util
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import bench_options, device_seconds, matmul_gflops, report, wait_for
+from benchmarks.common import (
+    bench_options,
+    device_seconds,
+    matmul_gflops,
+    peak_bytes,
+    report,
+    wait_for,
+)
 from benchmarks.peers.eager_sparsegpt import EagerSparseGPT, parse_pattern
 from rac_kernels import Pattern, factor_hessian, hessian_accumulate_, sparsegpt, symmetrize_
 
@@ -70,31 +83,66 @@ def output_error(weight: Tensor, pruned: Tensor, hessian: Tensor) -> float:
     return float(((change @ hessian) * change).sum(dtype=torch.float64).sqrt())
 
 
-def bench(rows: int, columns: int, pattern: str, options, ceiling: float) -> dict:
-    """Check the errors, then time the stages and the baseline in turns."""
+def llm_compressor(weight: Tensor, hessian: Tensor, pattern: Pattern) -> Tensor:
+    """llm-compressor's solver on the same layer; H is handed over as its mean over 2C tokens."""
+    from llmcompressor.modifiers.pruning.sparsegpt import sgpt_sparsify
+
+    layer = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    sparsify = sgpt_sparsify.sparsify_weight
+    n, m = (pattern.n, pattern.m) if pattern.structured else (0, 0)
+    hessians = {layer: hessian / weight.shape[1]}
+    return sparsify(layer, hessians, pattern.sparsity, n, m, 128, 0.01, False)[1]
+
+
+def bench_memory(weight: Tensor, hessian: Tensor, pattern: Pattern, device: str) -> dict:
+    """Peak memory of factor and solve; `hessian` is overwritten."""
+
+    def run(overwrite: bool) -> None:
+        results.append(sparsegpt(weight, factor_hessian(hessian, overwrite=overwrite), pattern))
+
+    inputs, results = weight.nbytes + hessian.nbytes, []
+    extra = peak_bytes(lambda: run(False), device)
+    kept = sum(part.nbytes for part in results.pop()[:2])
+    scratch = peak_bytes(lambda: run(True), device)
+    if extra is None or scratch is None:
+        return {}
+    return {
+        "extra_over_inputs": extra / inputs,
+        "scratch_over_inputs": (scratch - kept) / inputs,
+    }
+
+
+def bench(rows: int, columns: int, pattern: Pattern, options, ceiling: float) -> dict:
+    """Time the stages and the baselines in turns, compare their errors."""
     weight, hessian = random_layer(rows, columns, options.device)
     factor = factor_hessian(hessian)
-    pruned, mask, _ = sparsegpt(weight, factor, Pattern.parse(pattern))
-    theirs = eager(weight, hessian, pattern)
-    error, their_error = (output_error(weight, q, hessian) for q in (pruned, theirs))
-    assert error <= their_error * (1 + 1e-4), f"{error} is larger than {their_error}"
-    seconds = device_seconds(
-        {
-            "factor": lambda: factor_hessian(hessian),
-            "solve": lambda: sparsegpt(weight, factor, Pattern.parse(pattern)),
-            "eager": lambda: eager(weight, hessian, pattern),
-        },
-        options.repeats,
-        options.device,
-    )
+    results = {}
+
+    def keep(name: str, function: Callable[[], Tensor]) -> Callable[[], None]:
+        return lambda: results.update({name: function()})
+
+    functions = {
+        "factor": lambda: factor_hessian(hessian),
+        "solve": keep("ours", lambda: sparsegpt(weight, factor, pattern)[0]),
+        "eager": keep("eager", lambda: eager(weight, hessian, str(pattern))),
+    }
+    if importlib.util.find_spec("llmcompressor"):
+        functions["llm"] = keep("llm", lambda: llm_compressor(weight, hessian, pattern))
+    seconds = device_seconds(functions, options.repeats, options.device, budget=20)
+    error = {name: output_error(weight, pruned, hessian) for name, pruned in results.items()}
+    assert error["ours"] <= error["eager"] * (1 + 1e-4), f"larger error: {error}"
+    same = float(((results["eager"] != 0) == (results["ours"] != 0)).double().mean())
+    results.clear()
+    memory = bench_memory(weight, hessian, pattern, options.device)
     ours = seconds["factor"] + seconds["solve"]
     floor = (columns**3 / 3 + rows * columns**2) / ceiling / 1e9
-    return {
+    row = {
         "op": "factor_hessian + sparsegpt",
         "device": options.device,
         "R": rows,
         "C": columns,
-        "pattern": pattern,
+        "pattern": str(pattern),
         "time_ms": ours * 1e3,
         "factor_ms": seconds["factor"] * 1e3,
         "solve_ms": seconds["solve"] * 1e3,
@@ -104,9 +152,15 @@ def bench(rows: int, columns: int, pattern: str, options, ceiling: float) -> dic
         "matmul_gflops": ceiling,
         "floor_ms": floor * 1e3,
         "over_floor": ours / floor,
-        "error_ratio": error / their_error,
-        "same_mask": float(((theirs != 0) == mask).double().mean()),
+        "error_ratio": error["ours"] / error["eager"],
+        "same_mask": same,
+        **memory,
     }
+    if "llm" in seconds:
+        row["llm_compressor"] = version("llmcompressor")
+        row["llm_compressor_ms"] = seconds["llm"] * 1e3
+        row["llm_compressor_error_ratio"] = error["ours"] / error["llm"]
+    return row
 
 
 def bench_model(name: str, pattern: str, options: argparse.Namespace) -> dict:
@@ -150,7 +204,8 @@ def main() -> None:
     shapes = GPU_SHAPES if options.device.startswith("cuda") else CPU_SHAPES
     for rows, columns in shapes[:1] if options.quick else shapes:
         for pattern in PATTERNS:
-            report(bench(rows, columns, pattern, options, ceiling), options.out, "sparsegpt")
+            row = bench(rows, columns, Pattern.parse(pattern), options, ceiling)
+            report(row, options.out, "sparsegpt")
 
 
 if __name__ == "__main__":

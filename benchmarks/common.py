@@ -1,8 +1,10 @@
 """What every benchmark shares: interleaved medians, the machine's description, result rows."""
 
 import argparse
+import ctypes
 import datetime
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -18,19 +20,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def median_seconds(
-    functions: dict[str, Callable[[], Any]], repeats: int = 5, device: str = "cpu"
+    functions: dict[str, Callable[[], Any]],
+    repeats: int = 5,
+    device: str = "cpu",
+    budget: float = math.inf,
 ) -> dict[str, float]:
     """Median wall-clock seconds of each function, after one call of each that is not counted.
 
-    They take turns, so that whatever else the machine does falls on all of them alike.
+    They take turns, so that whatever else the machine does falls on all of them alike. A function
+    whose calls would take more than `budget` seconds is repeated less; where its first call alone
+    does, that is the one that counts.
     """
-    for function in functions.values():
-        function()
+    first = {name: time_once(function, device) for name, function in functions.items()}
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
+    for turn in range(repeats):
         for name, function in functions.items():
-            seconds[name].append(time_once(function, device))
-    return {name: statistics.median(times) for name, times in seconds.items()}
+            if (turn + 1) * first[name] <= budget:
+                seconds[name].append(time_once(function, device))
+    return {name: statistics.median(times or [first[name]]) for name, times in seconds.items()}
 
 
 def time_once(function: Callable[[], Any], device: str) -> float:
@@ -49,21 +56,21 @@ def wait_for(device: str) -> None:
 
 
 def device_seconds(
-    functions: dict[str, Callable[[], Any]], repeats: int, device: str, budget: float = 2.0
+    functions: dict[str, Callable[[], Any]], repeats: int, device: str, budget: float | None = None
 ) -> dict[str, float]:
     """Median seconds of each function on the device, without what launching it costs.
 
     On a GPU events are put around enough calls for 5 ms; slow functions are repeated less, within
-    about `budget` seconds each. On a CPU this is :func:`median_seconds`.
+    about `budget` seconds each, by default 2. On a CPU this is :func:`median_seconds`.
     """
     if not device.startswith("cuda"):
-        return median_seconds(functions, repeats, device)
+        return median_seconds(functions, repeats, budget=budget or math.inf)
     calls, rounds = {}, {}
     for name, function in functions.items():
         function()  # compiles
         seconds = time_once(function, device)
         calls[name] = max(1, min(50, round(0.005 / seconds)))
-        rounds[name] = max(1, min(repeats, round(budget / (seconds * calls[name]))))
+        rounds[name] = max(1, min(repeats, round((budget or 2.0) / (seconds * calls[name]))))
     seconds = {name: [] for name in functions}
     for turn in range(repeats):
         for name, function in functions.items():
@@ -76,6 +83,28 @@ def device_seconds(
                 end.synchronize()
                 seconds[name].append(start.elapsed_time(end) / 1e3 / calls[name])
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def peak_bytes(function: Callable[[], Any], device: str = "cpu") -> int | None:
+    """Most bytes that a call, its result included, adds to those there were; None if not known."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory would be used again, and not be seen
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident
+    except (OSError, AttributeError):
+        return None
+    before = _resident("VmRSS")
+    function()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def matmul_gflops(

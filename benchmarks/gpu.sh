@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/results}
 GPU_SECONDS=${GPU_SECONDS:-570}
-PARTS=${*:-build tests sanitize hessian capture decode sample sparsegpt factor masks linear_cuda}
+PARTS=${*:-build tests sanitize hessian capture decode sample sparsegpt factor masks solve7b solve32b
+  pack linear linear_cuda}
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/triton}
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
@@ -49,6 +50,9 @@ for part in $PARTS; do
     # Only the files with GPU tests are collected: the rest may need packages that are not there.
     mapfile -t files < <(grep -l 'mark\.gpu\|needs_triton\|every_impl' tests/test_*.py)
     run tests 300 "$PYTHON" -m pytest -m gpu --maxfail=20 "${files[@]}"
+    ;;
+  solve*)
+    run "$part" 120 "$PYTHON" -m benchmarks.bench_sparsegpt --device cuda --model "${part#solve}" --out "$OUT"
     ;;
   sanitize)
     # Addresses, and races in shared memory, of our own CUDA linears.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.rows import device_name, latest, markdown, read_results
+from benchmarks.sparse_tables import pack_table
 
 
 def hessian_table(folder: Path) -> str:
@@ -188,5 +189,6 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "sparsegpt": sparsegpt_table,
     "factor": factor_table,
     "masks": masks_table,
+    "pack": pack_table,
     "machine_code": machine_code_table,
 }

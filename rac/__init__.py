@@ -3,14 +3,19 @@
 from importlib import import_module
 from typing import Any
 
+from rac.packed.registration import register_when_imported
+
 _EXPORTS = {
     "Recipe": "rac.recipe",
     "UserError": "rac.errors",
+    "pack": "rac.packed.pack",
     "prune": "rac.run",
     "trace": "rac.run",
 }
 
-__all__ = ["Recipe", "UserError", "prune", "trace"]
+__all__ = ["Recipe", "UserError", "pack", "prune", "trace"]
+
+register_when_imported()  # packed checkpoints load with plain from_pretrained from here on
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,13 @@ from rac.models import linears, set_weight
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*", "NOTICE*")
 
 
+def copy_other_files(source: Path, folder: Path) -> None:
+    """Copy what lies beside the weights: configuration, tokenizer, template, licence, records."""
+    for pattern in COPIED:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)
+
+
 def source_shards(source: Path) -> list[Path]:
     """The safetensors files of a checkpoint, those of its index where it has one."""
     index = source / "model.safetensors.index.json"
@@ -85,9 +92,7 @@ def write_checkpoint(
     """
     names = stored_names(model, source)
     with replace_directory(out) as folder:
-        for pattern in COPIED:
-            for file in source.glob(pattern):
-                shutil.copyfile(file, folder / file.name)
+        copy_other_files(source, folder)
         if names is None:
             _save_model(folder, source, model, pruned)
         else:

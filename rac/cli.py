@@ -76,6 +76,30 @@ def trace_command(
     _say(f"traces: {trace(recipe, out, quiet=quiet, snapshot_seconds=snapshot_seconds)}")
 
 
+@app.command("pack")
+def pack_command(
+    checkpoint: Annotated[str, typer.Argument(help="Folder of a pruned model, or a hub name.")],
+    out: Annotated[Path, typer.Option(help="Folder of the packed model; must not exist.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="auto: 2:4 where it fits, else bitmap where it gains; or one of them; or "
+            "fp8-dense, which vLLM loads."
+        ),
+    ] = "auto",
+    fp8: Annotated[bool, typer.Option("--fp8", help="2:4 values in fp8, scaled by row.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pack a pruned checkpoint: smaller, and loads with from_pretrained once rac is imported."""
+    _set_up(quiet)
+    from rac.packed.pack import pack
+
+    summary = pack(checkpoint, out, format=format, fp8=fp8, quiet=quiet)
+    for line in summary.lines():
+        _say(line)
+    _say(f"checkpoint: {out}")
+
+
 @app.command("eval")
 def eval_command(
     model: Annotated[str, typer.Option(help="Model folder, hub name, or 'embedded'.")],
@@ -103,6 +127,7 @@ def eval_command(
     _set_up(quiet)
     from rac.evaluation import evaluate, load_task
     from rac.models import load_model, load_tokenizer, resolve_model
+    from rac.packed.registration import is_packed
     from rac.progress import Stages
     from rac.recipe import parse_flag_count
 
@@ -110,7 +135,8 @@ def eval_command(
     problems = load_task(task, data, grader=grader, limit=limit)
     folder = resolve_model(model)
     if out is None:
-        out = folder.parent if (folder / "rac.json").is_file() else Path(f"eval-{folder.name}")
+        in_run = (folder / "rac.json").is_file() and not is_packed(folder)
+        out = folder.parent if in_run else Path(f"eval-{folder.name}")
     loaded = load_model(folder, device, dtype)
     with Stages(quiet).stage(f"evaluate {task}", len(problems.questions), "problems") as advance:
         result = evaluate(

@@ -25,6 +25,7 @@ from rac.engines.inputs import context_length
 from rac.errors import UserError
 from rac.files import locked, read_json, require_disk, write_json
 from rac.models import check_weights, load_model, load_tokenizer, resolve_model
+from rac.packed.registration import is_packed
 from rac.plan import Plan, make_plan, peak_memory
 from rac.progress import Stages
 from rac.pruning.scope import select_linears
@@ -129,6 +130,8 @@ class Run:
 
     def load(self) -> None:
         """Load tokenizer, model and prompts."""
+        if is_packed(self.source):
+            raise UserError(f"{self.source} is packed; prune the model that it was packed from")
         self.tokenizer = load_tokenizer(self.source)
         self.model = load_model(self.source, self.recipe.device, self.recipe.dtype)
         check_weights(self.model)

@@ -64,6 +64,15 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
         refuse(op, "all tensors on one device", devices)
 
 
+def check_hessian_diagonal(op: str, weight: Tensor, diagonal: Tensor) -> None:
+    """Refuse what is not the diagonal [C] of an H for ``weight`` [R, C]."""
+    if diagonal.shape != weight.shape[1:]:
+        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(diagonal.shape))
+    check_same_device(op, weight=weight, hessian_diagonal=diagonal)
+    if not bool((diagonal.isfinite() & (diagonal >= 0)).all()):
+        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
+
+
 def check_hessian_accumulate(
     op: str, features: int, hessian: Tensor, x: Tensor, row_weight: Tensor | None
 ) -> None:
@@ -185,11 +194,11 @@ def check_sparsegpt(
     check_same_device(op, weight=weight, factor=upper)
     if block_size < 1:
         refuse(op, "block_size >= 1", block_size)
-    if (pattern is None) == (mask is None):
-        refuse(op, "either a pattern or a mask", "neither" if mask is None else "both")
-    if mask is None:
+    if pattern is None and mask is None:
+        refuse(op, "a pattern or a mask", "neither")
+    if pattern is not None:
         check_pattern(op, pattern, columns, block_size=block_size)
-    else:
+    if mask is not None:
         check_matrix(op, "mask", mask, (torch.bool,), shape=(rows, columns))
         check_same_device(op, weight=weight, mask=mask)
     if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):

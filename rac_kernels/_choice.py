@@ -15,7 +15,7 @@ from rac_kernels.pattern import Pattern
 logger = logging.getLogger(__name__)
 
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
-# Ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
+# CUDA's ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
 
 
@@ -104,7 +104,7 @@ def auto_hessian(hessian: Tensor) -> tuple[str, ...]:
 def auto_factor(hessian: Tensor) -> tuple[str, ...]:
     """Name what impl="auto" takes for the factor of ``hessian`` [C, C], the first that can run."""
     if not hessian.is_cuda:
-        return ()
+        return auto_hessian(hessian)
     from rac_kernels._triton import tuning
 
     least = tuning.FACTOR_FROM[tuning.capability(hessian.device)]
@@ -120,8 +120,10 @@ def triton_mask(scores: Tensor, pattern: Pattern, per: str, block_size: int) -> 
     return triton_usable(scores)
 
 
-def triton_block(weights: list[Tensor], block_size: int) -> str | None:
+def triton_block(weights: list[Tensor], block_size: int, grow: bool) -> str | None:
     """None when the Triton block solve can take ``weights``, else why not."""
+    if grow:
+        return "it prunes by a pattern or to a mask, and both are given: growing is not in it"
     columns = min(block_size, weights[0].shape[1])
     largest = max(columns, *(weight.shape[0] for weight in weights)) * columns
     if largest >= 2**31:
@@ -129,17 +131,10 @@ def triton_block(weights: list[Tensor], block_size: int) -> str | None:
     return triton_usable(weights[0])
 
 
-def native_block(tensor: Tensor) -> str | None:
-    """None when the C++ block solve can take ``tensor``, else why not."""
-    if tensor.device.type != "cpu":
+def native_cpu(tensor: Tensor) -> str | None:
+    """None when a C++ kernel can take ``tensor``, else why not."""
+    if not tensor.is_cpu:
         return f"it runs on the CPU, and the tensor is on {tensor.device}"
-    return _missing("cpu")
-
-
-def native_capture(x: Tensor) -> str | None:
-    """None when the C++ capture, a copy, can take ``x``, else why not."""
-    if not x.is_cpu:
-        return f"it runs on the CPU, and the tensor is on {x.device}"
     return _missing("cpu")
 
 
@@ -147,7 +142,7 @@ def native_producer(*inputs: Tensor) -> str | None:
     """None when a C++ kernel that computes and captures can take ``inputs``, else why not."""
     if inputs[0].dtype == torch.float16:
         return "it takes float32 and bfloat16, not float16"
-    return needs_backward(*inputs) or native_capture(inputs[0])
+    return needs_backward(*inputs) or native_cpu(inputs[0])
 
 
 def triton_producer(*inputs: Tensor) -> str | None:
@@ -163,14 +158,21 @@ def needs_backward(*inputs: Tensor) -> str | None:
 
 
 def native_mask(scores: Tensor, pattern: Pattern) -> str | None:
-    """None when a compiled n:m selection can take ``scores``, else why not."""
-    if not pattern.structured:
-        return f"it selects n:m masks, and the pattern is {pattern}"
-    if pattern.m > NATIVE_MAX_M:
-        return f"it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
+    """None when a compiled selection can take ``scores``, else why not."""
     if scores.device.type not in ("cpu", "cuda"):
         return f"it runs on the CPU or a GPU, and the tensor is on {scores.device}"
+    if scores.is_cuda and not pattern.structured:
+        return f"on a GPU it selects n:m masks, and the pattern is {pattern}"
+    if scores.is_cuda and pattern.m > NATIVE_MAX_M:
+        return f"on a GPU it takes m <= {NATIVE_MAX_M}, and the pattern is {pattern}"
     return _missing(scores.device.type)
+
+
+def native_packing(tensor: Tensor) -> str | None:
+    """None when a compiled 2:4 packing can take ``tensor``, else why not."""
+    if tensor.device.type not in ("cpu", "cuda"):
+        return f"it runs on the CPU or a GPU, and the tensor is on {tensor.device}"
+    return _missing(tensor.device.type)
 
 
 @functools.cache

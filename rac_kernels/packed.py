@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 ROWS = {2: 32, 1: 16}  # bytes of a value -> what packed rows are padded to
-COLUMNS = {2: 16, 1: 32}  # bytes of a value -> what in_features must be a multiple of
+COLUMNS = {2: 32, 1: 64}  # bytes of a value -> what in_features must be a multiple of
 
 
 class _Tensors:

@@ -8,8 +8,10 @@ from conftest import ARCHITECTURES, build_model
 
 from rac.calibration import find_groups
 from rac.engines.fused import FusedMLP, FusedNorm, fuse, producers
-from rac.engines.stacked import PackedWeights, stack
+from rac.engines.stacked import PackedWeights, StackedPacked, stack
 from rac.models import linears
+from rac.packed.linears import Linear2to4, LinearBitmap
+from rac_kernels import Pattern, magnitude
 
 # Norms and MLPs that are fused, of 3 layers (gemma: 4) and the final norm.
 FUSED = {"llama": (7, 3), "qwen2": (7, 3), "qwen3": (13, 3), "mistral": (7, 3)}
@@ -104,6 +106,54 @@ def test_a_stacked_weight_may_be_overwritten_in_place():
     attention.v_proj.weight.data = fresh  # no longer in the stack: computed alone
     expected = torch.nn.functional.linear(x, fresh, attention.v_proj.bias)
     torch.testing.assert_close(attention.v_proj(x), expected)
+
+
+def packed_attention(kind, pattern):
+    """The attention of a pruned model, with its own and with packed linears, biases included."""
+    model = build_model("qwen2").to(torch.bfloat16)
+    attention = model.model.layers[1].self_attn
+    for name in ("q_proj", "k_proj", "v_proj"):
+        rows = 64 if name == "q_proj" else 32  # 2:4 pads rows to a multiple of 32
+        weight = torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows))
+        weight = magnitude(weight.to(torch.bfloat16), Pattern.parse(pattern))[0]
+        bias = torch.nn.Parameter(torch.randn(rows).to(torch.bfloat16), requires_grad=False)
+        setattr(attention, name, kind(kind.pack(weight), bias))
+    return model, attention
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [(Linear2to4, "2:4"), (LinearBitmap, "0.5")])
+def test_packed_siblings_share_one_product(kind, pattern):
+    model, attention = packed_attention(kind, pattern)
+    modules = [attention.q_proj, attention.k_proj, attention.v_proj]
+    x = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    before = [module(x) for module in modules]
+    dense = [kind.unpack(module.packed) for module in modules]
+    (joined,) = [s for s in stack(model) if isinstance(s, StackedPacked)]
+    calls = []
+    joined.joint.register_forward_pre_hook(lambda *args: calls.append(1))
+    for _ in range(2):
+        after = [module(x) for module in modules]
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert len(calls) == 2
+    values = joined.joint.weight_values
+    for module, weight in zip(modules, dense, strict=True):
+        assert torch.equal(kind.unpack(module.packed), weight)
+        start = module.weight_values.data_ptr() - values.data_ptr()
+        assert 0 <= start < values.nbytes  # nothing is held twice
+    modules[1].bias.data.zero_()  # a view of the joint one
+    assert torch.equal(modules[1](x) + 0, kind.forward(modules[1], x))
+    modules[2].load_state_dict(modules[2].state_dict())  # may be another weight: computed alone
+    calls.clear()
+    assert torch.equal(modules[2](x), before[2]) and calls == []
+    model.float()
+    torch.testing.assert_close(modules[0](x.float()), before[0].float(), rtol=0.02, atol=0.02)
+
+
+def test_packed_siblings_of_two_formats_stay_apart():
+    model, attention = packed_attention(Linear2to4, "2:4")
+    weight = Linear2to4.unpack(attention.k_proj.packed)
+    attention.k_proj = LinearBitmap(LinearBitmap.pack(weight), attention.k_proj.bias)
+    assert not any(isinstance(s, StackedPacked) for s in stack(model))
 
 
 def test_hooks_on_stacked_linears_see_every_call():

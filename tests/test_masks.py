@@ -42,21 +42,21 @@ def test_n_m_is_a_stable_sort_of_each_group(impl, dtype, ties, pattern, rows, gr
     assert int(mask.sum()) == scores.numel() // pattern.m * (pattern.m - pattern.n)
 
 
+@implementation
 @dtypes
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
-def test_unstructured_is_a_stable_sort(dtype, sparsity, rows, columns):
+def test_unstructured_is_a_stable_sort(impl, dtype, sparsity, rows, columns):
     scores, pattern = scores_of(rows, columns, dtype), Pattern(sparsity)
     wide = scores.double()
     by_row = ~lowest(wide, round(columns * sparsity))
-    assert torch.equal(select_mask(scores, pattern), by_row)
+    assert torch.equal(select_mask(scores, pattern, impl=impl), by_row)
     by_layer = ~lowest(wide.view(1, -1), round(wide.numel() * sparsity)).view_as(wide)
-    assert torch.equal(select_mask(scores, pattern, "layer"), by_layer)
+    assert torch.equal(select_mask(scores, pattern, "layer", impl=impl), by_layer)
     blocks = [b.reshape(1, -1) for b in wide.split(50, 1)]
     by_block = [~lowest(b, round(b.numel() * sparsity)).view(rows, -1) for b in blocks]
-    assert torch.equal(
-        select_mask(scores, pattern, "block", block_size=50), torch.cat(by_block, dim=1)
-    )
+    found = select_mask(scores, pattern, "block", block_size=50, impl=impl)
+    assert torch.equal(found, torch.cat(by_block, dim=1))
 
 
 @implementation
@@ -66,6 +66,42 @@ def test_n_m_of_strided_scores(impl):
         assert not strided.is_contiguous()
         mask = select_mask(strided, Pattern.parse("2:4"), impl=impl)
         assert torch.equal(mask, n_m_truth(strided.contiguous(), 2, 4))
+
+
+@implementation
+@pytest.mark.parametrize("per", ["row", "layer"])
+def test_unstructured_of_strided_scores(impl, per):
+    scores = scores_of(40, 148)
+    for strided in (scores[::2], scores[:, 4:144], scores.mT.contiguous().mT):
+        mask = select_mask(strided, Pattern(0.4), per, impl=impl)
+        together = strided.double().reshape(mask.shape[0] if per == "row" else 1, -1)
+        truth = ~lowest(together, round(together.shape[1] * 0.4))
+        assert torch.equal(mask, truth.view_as(mask))
+
+
+@implementation
+@pytest.mark.parametrize("pattern", ["0.5", "0.01", "2:4", "3:8", "1:148"])
+@dtypes
+def test_wanda_and_magnitude_are_a_stable_sort_of_their_scores(impl, dtype, pattern):
+    pattern = Pattern.parse(pattern)
+    weight = scores_of(37, 296, dtype).clamp(-3, 3)
+    diagonal = torch.rand(296, generator=torch.Generator().manual_seed(0))
+    diagonal[::5] = 0  # such scores are all ties
+    scores = weight.float().abs() * diagonal.sqrt()
+    expected = {"wanda": scores, "magnitude": weight.abs()}
+    for name, found in (
+        ("wanda", wanda(weight, diagonal, pattern, impl=impl)),
+        ("magnitude", magnitude(weight, pattern, impl=impl)),
+    ):
+        per_row = name == "wanda"
+        wide = expected[name].double().view(37 if per_row else 1, -1)
+        if pattern.structured:
+            truth = n_m_truth(expected[name], pattern.n, pattern.m)
+        else:
+            truth = ~lowest(wide, round(wide.shape[1] * pattern.sparsity)).view_as(weight)
+        assert torch.equal(found[1], truth), name
+        assert torch.equal(found[0], torch.where(truth, weight, 0)), name
+        assert not found[0][~truth].signbit().any(), "a pruned weight is -0.0"
 
 
 def test_hand_computed():
@@ -118,6 +154,27 @@ def test_weights_are_not_changed_and_keep_their_dtype(dtype):
     assert torch.equal(weight, before)
 
 
+@implementation
+@pytest.mark.parametrize("place", [0, 77, 149, 299])
+@pytest.mark.parametrize("pattern", ["0.5", "0", "1", "2:4", "1:100"])
+@dtypes
+def test_one_nan_anywhere_is_refused(impl, dtype, pattern, place):
+    pattern, scores = Pattern.parse(pattern), scores_of(3, 100, dtype, ties=False)
+    scores.view(-1)[place] = float("nan")
+    for per in ("row", "block", "layer"):
+        with pytest.raises(ValueError, match=r"select_mask: expected scores without NaN, got NaN"):
+            select_mask(scores, pattern, per, block_size=30, impl=impl)
+    with pytest.raises(ValueError, match="wanda: expected scores without NaN"):
+        wanda(scores, torch.ones(100), pattern, impl=impl)
+    with pytest.raises(ValueError, match="magnitude: expected scores without NaN"):
+        magnitude(scores, pattern, impl=impl)
+    scores.view(-1)[place] = float("inf")
+    diagonal = torch.ones(100)
+    diagonal[place % 100] = 0  # Inf * 0
+    with pytest.raises(ValueError, match="wanda: expected scores without NaN"):
+        wanda(scores, diagonal, pattern, impl=impl)
+
+
 def test_bad_input_is_named():
     scores, half = scores_of(4, 6), Pattern(0.5)
     with pytest.raises(ValueError, match=r"select_mask: expected scores without NaN, got NaN in"):
@@ -145,10 +202,6 @@ def test_bad_input_is_named():
 
 def test_an_explicit_implementation_never_falls_back(monkeypatch):
     scores = scores_of(4, 260)
-    with pytest.raises(ValueError, match="native' cannot run: it selects n:m masks, and the patt"):
-        select_mask(scores, Pattern(0.5), impl="native")
-    with pytest.raises(ValueError, match="native' cannot run: it takes m <= 128"):
-        select_mask(scores, Pattern.parse("1:130"), impl="native")
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     for op in (select_mask, magnitude, lambda s, p, impl: wanda(s, torch.ones(260), p, impl=impl)):
         with pytest.raises(ValueError, match="impl='triton' cannot run: it runs on a GPU, and the"):

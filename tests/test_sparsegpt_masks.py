@@ -113,3 +113,44 @@ def test_prunes_to_a_given_mask(impl):
     chosen = sparsegpt(weight, factor, Pattern(0.5), impl=impl)
     again = sparsegpt(weight, factor, None, mask=chosen[1], impl=impl)
     assert torch.equal(chosen[0], again[0])
+
+
+@implementation
+@pytest.mark.parametrize("rule", ["0.5", "0.8", "0.1", "0.5 compat", "2:4"])
+def test_grows_a_mask(impl, rule):
+    weight, hessian = layer(24, 256)
+    factor = factor_hessian(hessian)
+    mask = torch.rand(24, 256, generator=torch.Generator().manual_seed(7)) < 0.7
+    mask[0] = True
+    mask[1] = False
+    text, *compat = rule.split()
+    pattern = Pattern.parse(text)
+    pruned, kept, loss = sparsegpt(
+        weight, factor, pattern, mask=mask, compat=bool(compat), impl=impl
+    )
+    assert not bool((kept & ~mask).any()), "a pruned weight came back"
+    assert torch.equal(pruned != 0, kept)
+    if pattern.structured:
+        before, after = (m.view(24, -1, 4).logical_not().sum(2) for m in (mask, kept))
+        assert torch.equal(after, before.clamp(min=2))
+    elif not compat:
+        for before, after in zip(mask.split(128, 1), kept.split(128, 1), strict=True):
+            count = max(round(before.numel() * pattern.sparsity), int((~before).sum()))
+            assert int((~after).sum()) == count
+    # what it ends with is what pruning to that mask gives
+    again = sparsegpt(weight, factor, None, mask=kept, impl=impl)
+    assert torch.equal(again[0], pruned) and torch.equal(again[2], loss)
+    # with nothing to keep apart, it is the pattern alone
+    alone = sparsegpt(weight, factor, pattern, compat=bool(compat), impl=impl)
+    free = torch.ones_like(mask)
+    grown = sparsegpt(weight, factor, pattern, mask=free, compat=bool(compat), impl=impl)
+    assert all(torch.equal(a, b) for a, b in zip(alone, grown, strict=True))
+
+
+@implementation
+def test_grown_masks_take_the_lowest_of_the_rest(impl):
+    weight = torch.tensor([[0.0, 4.0, 3.0, 2.0, 1.0, 9.0]])
+    mask = torch.tensor([[True, False, True, True, True, True]])
+    factor = factor_hessian(torch.eye(6), damping=0.0)
+    _, kept, _ = sparsegpt(weight, factor, Pattern(0.5), mask=mask, impl=impl)
+    assert kept.tolist() == [[False, False, True, True, False, True]]

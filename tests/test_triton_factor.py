@@ -107,7 +107,7 @@ def test_the_first_pivot_that_is_not_positive_is_named(narrow, column):
     hessian = torch.eye(100, device=DEVICE)
     hessian[column, column] = -1.0
     hessian[max(column - 70, 0), max(column - 70, 0)] = -1.0  # comes later: columns count down
-    assert reversed_cholesky_(hessian) == column
+    assert reversed_cholesky_(hessian) == (column, -1.0)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -140,7 +140,7 @@ def test_auto_takes_it_only_where_it_was_measured(monkeypatch):
     from rac_kernels._choice import auto_factor
 
     hessian = torch.eye(4)
-    assert auto_factor(hessian) == ()  # a CPU
+    assert "triton" not in auto_factor(hessian)  # a CPU
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     assert auto_factor(hessian) == ()  # not measured
     monkeypatch.setattr(tuning, "FACTOR_FROM", {90: 4, 80: 4})

@@ -135,6 +135,8 @@ def test_prunes_to_a_given_mask():
     assert torch.equal(kept, mask)
     torch.testing.assert_close(pruned, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, expected[2], rtol=1e-5, atol=0)
+    with pytest.raises(ValueError, match="impl='triton' cannot run: .* growing is not in it"):
+        solve(weight, hessian, Pattern(0.5), mask=mask.to(DEVICE))
 
 
 @pytest.mark.parametrize("pattern", ["0.5", "2:4"])

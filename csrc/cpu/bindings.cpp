@@ -1,5 +1,5 @@
 // The Python module rac_kernels._C_cpu. Addresses arrive as integers, so that one build serves any
-// torch; the GIL is released while a kernel runs. rac_kernels/ops.py has validated everything: the
+// torch; the GIL is released while a kernel runs. rac_kernels/ops has validated everything: the
 // checks here are for what would corrupt memory.
 
 #include <pybind11/pybind11.h>
@@ -15,61 +15,14 @@
 
 namespace py = pybind11;
 
-void bind_capture(py::module_& module);  // bindings_capture.cpp
+// Each in the file of its name, bindings_*.cpp.
+void bind_capture(py::module_& module);
+void bind_linear(py::module_& module);
+void bind_masks(py::module_& module);
+void bind_packing(py::module_& module);
+void bind_sparsegpt(py::module_& module);
 
 namespace {
-
-Rule rule_of(const std::string& name) {
-  if (name == "given") return Rule::GIVEN;
-  if (name == "count") return Rule::COUNT;
-  if (name == "threshold") return Rule::THRESHOLD;
-  if (name == "n:m") return Rule::GROUPS;
-  throw std::invalid_argument("sparsegpt_block: no rule " + name);
-}
-
-double sparsegpt_block_at(uintptr_t values, int64_t stride_values, uintptr_t inverse,
-                          uintptr_t keep, int64_t stride_keep, int64_t rows, int64_t columns,
-                          const std::string& rule, int64_t count, int n, int m, int threads) {
-  BlockSolve block{reinterpret_cast<float*>(values),
-                   stride_values,
-                   reinterpret_cast<const float*>(inverse),
-                   reinterpret_cast<uint8_t*>(keep),
-                   stride_keep,
-                   rows,
-                   columns,
-                   rule_of(rule),
-                   count,
-                   n,
-                   m,
-                   threads};
-  if (rows * columns > std::numeric_limits<int32_t>::max()) {
-    throw std::invalid_argument("sparsegpt_block: more than 2^31 weights in a block");
-  }
-  if (count < 0 || count > rows * columns) {
-    throw std::invalid_argument("sparsegpt_block: count is not within the block");
-  }
-  if (block.rule == Rule::GROUPS && (m < 1 || n < 0 || n > m || columns % m != 0)) {
-    throw std::invalid_argument("sparsegpt_block: columns are not a multiple of m");
-  }
-  const py::gil_scoped_release release;
-  return sparsegpt_block(block);
-}
-
-void select_mask_at(uintptr_t scores, uintptr_t keep, int64_t groups, int n, int m, int dtype,
-                    int threads) {
-  if (m < 1 || n < 0 || n > m || dtype < 0 || dtype > 2) {
-    throw std::invalid_argument("select_mask: n, m or dtype out of range");
-  }
-  const MaskJob job{reinterpret_cast<const void*>(scores),
-                    reinterpret_cast<uint8_t*>(keep),
-                    groups,
-                    n,
-                    m,
-                    dtype,
-                    threads};
-  const py::gil_scoped_release release;
-  select_mask(job);
-}
 
 void hessian_accumulate_at(uintptr_t hessian, int64_t stride_hessian, bool packed, uintptr_t x,
                            int64_t stride_x, int dtype, uintptr_t row_weight, int64_t rows,
@@ -121,12 +74,6 @@ PYBIND11_MODULE(_C_cpu, module) {
   module.attr("INTERFACE") = INTERFACE;
   module.def("instruction_set", &isa_name);
   module.def("use_instruction_set", &use_isa, py::arg("name"));
-  module.def("sparsegpt_block", &sparsegpt_block_at, py::kw_only(), py::arg("values"),
-             py::arg("stride_values"), py::arg("inverse"), py::arg("keep"), py::arg("stride_keep"),
-             py::arg("rows"), py::arg("columns"), py::arg("rule"), py::arg("count"), py::arg("n"),
-             py::arg("m"), py::arg("threads"));
-  module.def("select_mask", &select_mask_at, py::kw_only(), py::arg("scores"), py::arg("keep"),
-             py::arg("groups"), py::arg("n"), py::arg("m"), py::arg("dtype"), py::arg("threads"));
   module.def("hessian_accumulate", &hessian_accumulate_at, py::kw_only(), py::arg("hessian"),
              py::arg("stride_hessian"), py::arg("packed"), py::arg("x"), py::arg("stride_x"),
              py::arg("dtype"), py::arg("row_weight"), py::arg("rows"), py::arg("features"),
@@ -136,4 +83,8 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("vocabulary"), py::arg("temperature"), py::arg("top_p"), py::arg("dtype"),
              py::arg("threads"));
   bind_capture(module);
+  bind_linear(module);
+  bind_masks(module);
+  bind_packing(module);
+  bind_sparsegpt(module);
 }

@@ -96,6 +96,24 @@ struct BFloat16 {
   }
 };
 
+// Read alone. Widened exactly, as the two above are: subnormals, Inf and NaN too.
+struct Float16 {
+  using Storage = uint16_t;
+
+  template <int L>
+  RAC_INLINE F32<L> load(const uint16_t* from) {
+    using U32 = typename Halves<L>::U32;
+    typename Halves<L>::U16 halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    const U32 bits = __builtin_convertvector(halves, U32);
+    // exponent and fraction at their places in a float, whose exponent counts from 112 lower
+    const F32<L> magnitude = reinterpret_cast<F32<L>>((bits & 0x7fff) << 13) * 0x1p112f;
+    const U32 not_finite = reinterpret_cast<U32>((bits & 0x7c00) == 0x7c00) & 0x7f800000;
+    const U32 sign = (bits & 0x8000) << 16;
+    return reinterpret_cast<F32<L>>(reinterpret_cast<U32>(magnitude) | not_finite | sign);
+  }
+};
+
 // The first `count` < L elements; the other lanes are 0.
 template <int L, typename T>
 RAC_INLINE F32<L> load_first(const typename T::Storage* from, int64_t count) {

@@ -4,11 +4,8 @@
 #include <algorithm>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "elements.h"
+#include "huge_pages.h"
 #include "kernels.h"
 #include "lanes.h"
 
@@ -17,25 +14,6 @@ constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of eve
 // Panels of as many chunks as fit are made at a time, at least of one. Few stay in the caches; many
 // let several threads wait for each other less often.
 constexpr int64_t PANEL_BYTES_ALONE = 4 << 20, PANEL_BYTES_SHARED = 32 << 20;
-constexpr int64_t HUGE_PAGE = 2 << 20;
-
-// Widened exactly, as Float and BFloat16 are: subnormals, Inf and NaN too.
-struct Float16 {
-  using Storage = uint16_t;
-
-  template <int L>
-  RAC_INLINE F32<L> load(const uint16_t* from) {
-    using U32 = typename Halves<L>::U32;
-    typename Halves<L>::U16 halves;
-    std::memcpy(&halves, from, sizeof(halves));
-    const U32 bits = __builtin_convertvector(halves, U32);
-    // exponent and fraction at their places in a float, whose exponent counts from 112 lower
-    const F32<L> magnitude = reinterpret_cast<F32<L>>((bits & 0x7fff) << 13) * 0x1p112f;
-    const U32 not_finite = reinterpret_cast<U32>((bits & 0x7c00) == 0x7c00) & 0x7f800000;
-    const U32 sign = (bits & 0x8000) << 16;
-    return reinterpret_cast<F32<L>>(reinterpret_cast<U32>(magnitude) | not_finite | sign);
-  }
-};
 
 // The rows of x that have a weight.
 struct Rows {
@@ -63,9 +41,7 @@ struct Panels {
     const int64_t bytes = (rows * row_bytes + align - 1) / align * align;
     memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));
     if (!memory_) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (align == HUGE_PAGE) madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // may be refused
-#endif
+    advise_huge_pages(memory_.get(), bytes);
     left = memory_.get();
     right = left + rows * padded;
   }

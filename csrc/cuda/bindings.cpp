@@ -12,7 +12,9 @@
 
 namespace py = pybind11;
 
-void bind_linear(py::module_& module);  // bindings_linear.cpp
+// Each in the file of its name, bindings_*.cpp.
+void bind_linear(py::module_& module);
+void bind_packing(py::module_& module);
 
 namespace {
 
@@ -41,4 +43,5 @@ PYBIND11_MODULE(_C_cuda, module) {
   module.def("select_mask", &select_mask_at, py::kw_only(), py::arg("scores"), py::arg("keep"),
              py::arg("groups"), py::arg("n"), py::arg("m"), py::arg("dtype"), py::arg("stream"));
   bind_linear(module);
+  bind_packing(module);
 }

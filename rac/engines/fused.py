@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rac.packed.linears import PackedLinear
 from rac_kernels import CaptureBuffer, rmsnorm_capture, swiglu_capture
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -86,7 +87,8 @@ def _candidate(module: nn.Module) -> Fused | None:
     if isinstance(weight, Tensor) and weight.ndim == 1 and hasattr(module, "variance_epsilon"):
         return FusedNorm(module)
     names = ("gate_proj", "up_proj", "down_proj")
-    if all(isinstance(getattr(module, name, None), nn.Linear) for name in names):
+    kinds = (nn.Linear, PackedLinear)
+    if all(isinstance(getattr(module, name, None), kinds) for name in names):
         return FusedMLP(module)
     return None
 
@@ -95,10 +97,13 @@ def _candidate(module: nn.Module) -> Fused | None:
 def _agrees(fused: Fused) -> bool:
     """Whether both forwards give the same on random rows, up to one rounding of the dtype."""
     module = fused.module
-    weight = module.weight if isinstance(fused, FusedNorm) else module.gate_proj.weight
+    first = module if isinstance(fused, FusedNorm) else module.gate_proj
+    packed = isinstance(first, PackedLinear)
+    weight = first.weight_values if packed else first.weight
+    width = first.in_features if packed else weight.shape[-1]
     generator = torch.Generator(weight.device).manual_seed(0)
-    x = torch.randn(3, weight.shape[-1], device=weight.device, generator=generator)
-    x = x.to(weight.dtype)
+    x = torch.randn(3, width, device=weight.device, generator=generator)
+    x = x.to(torch.bfloat16 if packed else weight.dtype)
     try:
         own, ours = module(x), fused(x)
     except (TypeError, ValueError, AttributeError):

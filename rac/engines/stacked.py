@@ -4,7 +4,8 @@ A decode step multiplies few rows with many small matrices. One product of q, k 
 two thirds of the time of three; on a CPU, oneDNN's blocked weight layout makes products of 1 to
 128 rows 1.1 to 2 times as fast as the plain one. The modules stay, with their hooks; only what
 their forwards compute is shared. Weights become views of the stacked one: nothing is held twice,
-but for the packed copies while they are asked for.
+but for the packed copies while they are asked for. Linears whose sparse weights are packed (another
+sense of the word) are joined likewise, if in one format.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
+
+from rac.packed.linears import Linear2to4, LinearBitmap
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 PACKED_ROWS = 64  # the batch that oneDNN's layout is chosen for; any batch may use it
@@ -25,7 +28,8 @@ class StackedLinears:
     def __init__(self, linears: list[nn.Linear]) -> None:
         self.linears = linears
         self.sizes = [module.out_features for module in linears]
-        self.weight, self.bias = linears[0].weight, linears[0].bias
+        # Packed linears have no weight of their own.
+        self.weight, self.bias = getattr(linears[0], "weight", None), linears[0].bias
         if len(linears) > 1:
             self._stack()
         self.packed: Tensor | None = None
@@ -72,13 +76,48 @@ class StackedLinears:
                 return self.multiply(x)
             if not self.intact:
                 module = self.linears[index]
-                return linear(x, module.weight, module.bias)
+                return type(module).forward(module, x)
             self.input = x
             self.outputs = dict(enumerate(self.multiply(x).split(self.sizes, dim=-1)))
         output = self.outputs.pop(index)
         if not self.outputs:
             self.input = None
         return output
+
+
+class StackedPacked(StackedLinears):
+    """The joint product of packed linears of one format.
+
+    Their values lie in the joint ones; positions, a ninth of the bytes, are held twice.
+    """
+
+    def _stack(self) -> None:
+        kind = type(self.linears[0])
+        weight = torch.cat([kind.unpack(module.packed) for module in self.linears])  # [sum R_i, C]
+        if self.bias is not None:
+            bias = torch.cat([module.bias.detach() for module in self.linears])
+            for module, part in zip(self.linears, bias.split(self.sizes), strict=True):
+                module.bias.data = part
+            self.bias = nn.Parameter(bias, requires_grad=False)
+        self.joint = kind(kind.pack(weight), self.bias)
+        first = 0
+        for module in self.linears:
+            module.weight_values = kind.rows_of(self.joint.packed, first, module.out_features)
+            first += module.out_features
+        self.held = self._parts()
+
+    def _parts(self) -> list[tuple]:
+        return [(m.packed, None if m.bias is None else m.bias.data_ptr()) for m in self.linears]
+
+    @property
+    def intact(self) -> bool:
+        """The linears' weights and biases are those that were joined."""
+        parts = zip(self.held, self._parts(), strict=True)
+        return all(packed is held[0] and bias == held[1] for held, (packed, bias) in parts)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """The joint product [..., sum R_i] of x [..., C]."""
+        return self.joint(x)
 
 
 class StackedForward:
@@ -102,6 +141,8 @@ def stack(model: PreTrainedModel) -> list[StackedLinears]:
             if _stackable(linears):
                 found.append(StackedLinears(linears))
                 taken.update(linears)
+            elif _stackable_packed(linears):
+                found.append(StackedPacked(linears))
     singles = [m for m in model.modules() if type(m) is nn.Linear and m not in taken]
     found += [StackedLinears([module]) for module in singles]
     for stacked in found:
@@ -115,6 +156,15 @@ def _stackable(linears: list[nn.Module | None]) -> bool:
         return False
     kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in linears}
     return len(kinds) == 1
+
+
+def _stackable_packed(linears: list[nn.Module | None]) -> bool:
+    kind = type(linears[0])
+    if kind not in (Linear2to4, LinearBitmap) or any(type(m) is not kind for m in linears):
+        return False
+    kinds = {(m.in_features, m.weight_values.dtype, m.weight_values.device) for m in linears}
+    padded = any(kind is Linear2to4 and m.out_features != len(m.weight_values) for m in linears)
+    return len(kinds) == 1 and len({m.bias is None for m in linears}) == 1 and not padded
 
 
 class PackedWeights:
@@ -144,7 +194,9 @@ class PackedWeights:
                 stacked.packed = None
 
 
-def _packable(weight: Tensor) -> bool:
+def _packable(weight: Tensor | None) -> bool:
+    if weight is None:
+        return False
     available = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     ops = torch.ops.mkldnn
     named = hasattr(ops, "_reorder_linear_weight") and hasattr(ops, "_linear_pointwise")

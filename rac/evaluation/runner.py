@@ -21,6 +21,7 @@ from rac.evaluation.responses import Response, ResponseLog
 from rac.evaluation.tasks import Question, Task, load_task
 from rac.files import locked, read_json, write_json
 from rac.models import EMBEDDED
+from rac.packed.linears import PackedLinear
 from rac.prompts import render
 
 logger = logging.getLogger(__name__)
@@ -175,14 +176,16 @@ def _settings(
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """A hash of up to 4096 evenly spaced elements of each parameter, in float32.
+    """A hash of up to 4096 evenly spaced elements of each weight, in float32.
 
     Two prunings of one model differ in it, two loads of one checkpoint do not.
     """
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        step = max(1, parameter.numel() // SAMPLED_ELEMENTS)
-        sample = parameter.detach().reshape(-1)[::step].to("cpu", torch.float32).contiguous()
+    packed = [(n, m) for n, m in model.named_modules() if isinstance(m, PackedLinear)]
+    buffers = {f"{n}.{part}": b for n, module in packed for part, b in module.named_buffers()}
+    for name, tensor in {**dict(model.named_parameters()), **buffers}.items():
+        step = max(1, tensor.numel() // SAMPLED_ELEMENTS)
+        sample = tensor.detach().reshape(-1)[::step].to("cpu", torch.float32).contiguous()
         digest.update(name.encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:16]
 

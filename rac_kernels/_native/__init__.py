@@ -1,12 +1,15 @@
 """The compiled modules, csrc/. Of tensors they know addresses, strides and sizes alone."""
 
+from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
-from rac_kernels._native.hessian import hessian_accumulate_
+from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
+from rac_kernels._native.linear import linear_2to4, linear_bitmap
 from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
-from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, why_missing
-from rac_kernels._native.masks import select_mask
+from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, use_threads, why_missing
+from rac_kernels._native.masks import select_mask, select_mask_cuda
+from rac_kernels._native.packing import pack_2to4, unpack_2to4
 from rac_kernels._native.sample import nucleus_sample
-from rac_kernels._native.sparsegpt import sparsegpt_block
+from rac_kernels._native.sparsegpt import sparsegpt
 
 __all__ = [
     "CPU",
@@ -14,14 +17,23 @@ __all__ = [
     "capture_",
     "hessian_accumulate_",
     "instruction_set",
+    "linear_2to4",
     "linear_2to4_cuda",
+    "linear_bitmap",
     "linear_bitmap_cuda",
     "load",
     "nucleus_sample",
+    "pack_2to4",
+    "pack_bitmap",
+    "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",
-    "sparsegpt_block",
+    "select_mask_cuda",
+    "sparsegpt",
     "swiglu_capture",
+    "unpack_2to4",
+    "unpack_bitmap",
+    "use_threads",
     "why_missing",
     "why_not_cuda",
 ]

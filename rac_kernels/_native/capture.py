@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load
+from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
 
 
@@ -44,7 +44,7 @@ def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) ->
         x.shape[-1],
         eps,
         DTYPES[x.dtype],
-        1 if x.numel() < PARALLEL else torch.get_num_threads(),
+        1 if x.numel() < PARALLEL else threads(),
         *_ring_addresses(ring),
     )
     return y
@@ -63,7 +63,7 @@ def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
         batch,
         gate.shape[-1],
         DTYPES[gate.dtype],
-        1 if gate.numel() < PARALLEL else torch.get_num_threads(),
+        1 if gate.numel() < PARALLEL else threads(),
         *_ring_addresses(ring),
     )
     return y

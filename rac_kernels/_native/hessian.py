@@ -1,9 +1,8 @@
 """Hessians in C++."""
 
-import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, DTYPES, load
+from rac_kernels._native.loading import CPU, DTYPES, load, threads
 from rac_kernels.triangle import PackedTriangle
 
 # Multiply-adds from which a second thread pays for being woken.
@@ -30,6 +29,22 @@ def hessian_accumulate_(
         row_weight=0 if row_weight is None else row_weight.data_ptr(),
         rows=rows,
         features=features,
-        threads=1 if small else torch.get_num_threads(),
+        threads=1 if small else threads(),
     )
     return hessian
+
+
+def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
+    """Overwrite the lower triangle of ``hessian`` [C, C] with that of U^T, ``H = U U^T``.
+
+    Returns:
+        None, or the first column whose pivot is not positive and finite, and that pivot;
+        ``hessian`` is then half overwritten.
+    """
+    column, pivot = load(CPU).reversed_cholesky(
+        matrix=hessian.data_ptr(),
+        stride=hessian.stride(0),
+        columns=hessian.shape[0],
+        threads=threads(),
+    )
+    return None if column < 0 else (column, pivot)

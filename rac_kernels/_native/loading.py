@@ -2,7 +2,10 @@
 
 import functools
 import importlib
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -40,3 +43,22 @@ def why_missing(device: str) -> str | None:
 def instruction_set() -> str:
     """Name what the C++ kernels run on here: "avx512", "avx2" or "baseline"."""
     return load(CPU).instruction_set()
+
+
+_this_thread = threading.local()
+
+
+def threads() -> int:
+    """How many threads a kernel may use: torch's setting, or what :func:`use_threads` said."""
+    return getattr(_this_thread, "count", None) or torch.get_num_threads()
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Have the kernels that this Python thread calls use ``count`` threads each."""
+    before = getattr(_this_thread, "count", None)
+    _this_thread.count = count
+    try:
+        yield
+    finally:
+        _this_thread.count = before

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load
+from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 
 
 def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
@@ -23,6 +23,6 @@ def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: f
         temperature=temperature,
         top_p=top_p,
         dtype=DTYPES[logits.dtype],
-        threads=1 if logits.numel() < PARALLEL else min(batch, torch.get_num_threads()),
+        threads=1 if logits.numel() < PARALLEL else min(batch, threads()),
     )
     return ids

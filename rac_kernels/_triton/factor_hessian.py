@@ -9,8 +9,8 @@ Block rows are done from the last to the first, in panels of rows:
         |------|----|                            H -= L_p^T L_p on all rows above panel p: nearly
         | done      |                            all of the flops, the rank-k update's own product
 
-A pivot that is not positive makes NaN of what follows, and the first one's column is in `info`,
-which is read once, at the end.
+A pivot that is not positive makes NaN of what follows. The first one's column and value are in
+`failed`, which is read once, at the end.
 """
 
 import torch
@@ -28,7 +28,7 @@ from rac_kernels._triton.triangle import triangle_index
 def diagonal_kernel(
     h_ptr,  # H [C, C], float32
     inverse_ptr,  # [BLOCK, BLOCK], float32: gets U_bb^-1
-    info_ptr,  # int32 [1]: gets 1 + the highest column whose pivot is not positive
+    failed_ptr,  # float64 [2]: gets 1 + the highest column whose pivot is not positive, the pivot
     start,
     size,
     stride,
@@ -43,12 +43,14 @@ def diagonal_kernel(
     work = tl.load(h_ptr + lower, mask=inside, other=0.0).to(tl.float64)  # [BLOCK, 2 BLOCK]
     work = tl.where(inside, work, ((c == r) | (c == r + BLOCK)).to(tl.float64))
     failed = 0
+    worst = tl.full((), 0, tl.float64)
     for step in range(0, BLOCK):
         j = BLOCK - 1 - step
         row = tl.sum(tl.where(r == j, work, 0.0), 0)  # [2 BLOCK]
         pivot = tl.sum(tl.where(tl.arange(0, 2 * BLOCK) == j, row, 0.0), 0)
         column = tl.sum(tl.where(c == j, work, 0.0), 1)  # [BLOCK]
         positive = (pivot > 0) & (pivot < float("inf"))
+        worst = tl.where(positive | (failed > 0), worst, pivot)
         failed = tl.maximum(failed, tl.where(positive, 0, start + j + 1))
         # Row j becomes one of U_bb^T and of the inverse; a multiple of it is taken off those above.
         done = (row * (1.0 / tl.sqrt(pivot)))[None, :]
@@ -56,7 +58,9 @@ def diagonal_kernel(
         work = tl.where(r == j, done, tl.where(r < j, work - factor * done, work))
     tl.store(h_ptr + r.to(tl.int64) * stride + c, work.to(tl.float32), mask=inside & (c <= r))
     tl.store(inverse_ptr + r * BLOCK + (c - BLOCK), work.to(tl.float32), mask=c >= BLOCK)
-    tl.store(info_ptr, tl.maximum(tl.load(info_ptr), failed))
+    if (tl.load(failed_ptr) == 0) & (failed > 0):
+        tl.store(failed_ptr, failed.to(tl.float64))
+        tl.store(failed_ptr + 1, worst)
 
 
 @triton.jit(do_not_specialize=["size"])
@@ -107,17 +111,18 @@ def update_kernel(
     tl.store(ptrs, tl.load(ptrs, mask=mask, other=0.0) - product, mask=mask)
 
 
-def reversed_cholesky_(hessian: Tensor) -> int | None:
+def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
     """Overwrite the lower triangle of ``hessian`` [C, C] with that of U^T, ``H = U U^T``.
 
     Returns:
-        None, or the column whose pivot is not positive; ``hessian`` is then half overwritten.
+        None, or the first column whose pivot is not positive and finite, and that pivot;
+        ``hessian`` is then half overwritten.
     """
     columns, stride = hessian.shape[0], hessian.stride(0)
     config = tuning.FACTOR[tuning.capability(hessian.device)]
     block, side = config.block, config.block_i
     inverse = torch.empty(block, block, dtype=torch.float32, device=hessian.device)
-    info = torch.zeros(1, dtype=torch.int32, device=hessian.device)
+    failed = torch.zeros(2, dtype=torch.float64, device=hessian.device)
 
     def update(first: int, end: int, source: int, depth: int) -> None:
         before, tiles = triangular(first // side), triangular(triton.cdiv(end, side))
@@ -141,7 +146,7 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
             for start in reversed(range(panel, panel_end, block)):
                 size = min(block, columns - start)
                 diagonal_kernel[(1,)](
-                    hessian, inverse, info, start, size, stride, BLOCK=block, num_warps=8
+                    hessian, inverse, failed, start, size, stride, BLOCK=block, num_warps=8
                 )
                 if start > 0:
                     panel_kernel[(triton.cdiv(start, config.block_j),)](
@@ -151,8 +156,8 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
                     update(panel, start, start, size)
             if panel > 0:
                 update(0, panel, panel, panel_end - panel)
-    failed = int(info)
-    return failed - 1 if failed else None
+    column, pivot = failed.tolist()
+    return (int(column) - 1, pivot) if column else None
 
 
 def triangular(count: int) -> int:

@@ -1,6 +1,7 @@
 """The public functions: validate, choose an implementation, call it. A file for each family."""
 
 from rac_kernels.ops.alps import alps
+from rac_kernels.ops.batch import factor_hessians, sparsegpt_batch
 from rac_kernels.ops.capture import capture_, flush_, rmsnorm_capture, swiglu_capture
 from rac_kernels.ops.hessian import (
     factor_hessian,
@@ -10,7 +11,13 @@ from rac_kernels.ops.hessian import (
 )
 from rac_kernels.ops.linear import linear_2to4, linear_bitmap
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
-from rac_kernels.ops.packing import pack_2to4, pack_bitmap, unpack_2to4, unpack_bitmap
+from rac_kernels.ops.packing import (
+    mask_and_pack_2to4,
+    pack_2to4,
+    pack_bitmap,
+    unpack_2to4,
+    unpack_bitmap,
+)
 from rac_kernels.ops.sample import nucleus_sample
 from rac_kernels.ops.sparsegpt import sparsegpt
 
@@ -18,11 +25,13 @@ __all__ = [
     "alps",
     "capture_",
     "factor_hessian",
+    "factor_hessians",
     "flush_",
     "hessian_accumulate_",
     "linear_2to4",
     "linear_bitmap",
     "magnitude",
+    "mask_and_pack_2to4",
     "native_status",
     "nucleus_sample",
     "pack_2to4",
@@ -30,6 +39,7 @@ __all__ = [
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",
+    "sparsegpt_batch",
     "swiglu_capture",
     "symmetrize_",
     "unpack_2to4",

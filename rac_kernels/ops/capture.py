@@ -10,7 +10,7 @@ from rac_kernels import _native
 from rac_kernels._checks import check_capture, check_like, check_rows, refuse
 from rac_kernels._choice import (
     choose,
-    native_capture,
+    native_cpu,
     native_producer,
     triton_producer,
     triton_usable,
@@ -48,7 +48,7 @@ def capture_(
     """
     op = "capture_"
     check_rows(op, "x", x)
-    run = _implementation(op, impl, reference_capture, native_capture, triton_usable, x)
+    run = _implementation(op, impl, reference_capture, native_cpu, triton_usable, x)
     ring = _ring(op, buffer, x, active)
     run(_rows(x), ring)
 

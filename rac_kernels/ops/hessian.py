@@ -100,8 +100,9 @@ def factor_hessian(
         damping: share of the mean diagonal (of the live columns) added to the diagonal.
         max_damping: where doubling stops.
         overwrite: let the factor take the memory of ``hessian``.
-        impl: "auto", "reference" (LAPACK; on a GPU cuSOLVER), "triton" (a GPU). Auto on a GPU takes
-            what was the faster one for such a C; "triton" is not yet measured, so never that.
+        impl: "auto", "reference" (LAPACK; on a GPU cuSOLVER), "native" (the CPU, and auto's choice
+            there), "triton" (a GPU). Auto on a GPU takes what was the faster one for such a C;
+            "triton" is not yet measured, so never that.
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, damping out of range, NaN or Inf in H, or an H
@@ -112,9 +113,18 @@ def factor_hessian(
     """
     op = "factor_hessian"
     check_factor_hessian(op, hessian, damping, max_damping)
-    usable, faster = triton_hessian(hessian), auto_factor(hessian)
-    cholesky = None
-    if choose(op, impl, {"reference", "triton"}, triton=usable, auto=faster) == "triton":
+    chosen = choose(
+        op,
+        impl,
+        {"reference", "native", "triton"},
+        native_hessian(hessian),
+        triton=triton_hessian(hessian),
+        auto=auto_factor(hessian),
+    )
+    cholesky = reference_factor.reversed_cholesky_
+    if chosen == "native":
+        cholesky = _native.reversed_cholesky_
+    elif chosen == "triton":
         from rac_kernels._triton import factor_hessian as triton_factor
 
         cholesky = triton_factor.reversed_cholesky_

@@ -1,11 +1,16 @@
 """Linears with packed weights: validate, choose an implementation, call it."""
 
+import importlib
+
 from torch import Tensor
 
+from rac_kernels import _native, linear_choice
 from rac_kernels._checks import FLOATS, check_same_device, refuse
-from rac_kernels._choice import choose
+from rac_kernels._choice import choose, native_cpu, needs_backward
 from rac_kernels.packed import Packed2to4, PackedBitmap
 from rac_kernels.reference import linear_sparse as reference_linear
+
+IMPLEMENTATIONS = ("auto", "reference", "native", "cusparselt", "cutlass")
 
 
 def linear_2to4(
@@ -17,18 +22,29 @@ def linear_2to4(
         x: bf16, fp16 or fp32 [..., C].
         packed: W [R, C], from :func:`pack_2to4`.
         bias: [R] or None.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native", "cusparselt", "cutlass" (compute capability 8.x). All
+            but the reference have no backward: auto takes the reference where one is needed, else
+            what linear_choice.py says. The first call of "native" or "cusparselt" with a weight
+            makes what it reads beside, or instead of, what is packed, and keeps it with the weight.
 
     Returns:
-        [..., R] in the dtype of ``x``; sums are float32.
+        [..., R] in the dtype of ``x``; sums are float32. The last two round a sum to the dtype of
+        ``x`` before a scale, and the last before the bias.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
     """
     op = "linear_2to4"
     _check(op, x, packed, bias)
-    choose(op, impl, {"reference"})
-    return reference_linear.linear_2to4(x, packed, bias)
+    name = _choose_2to4(op, impl, x, packed, bias)
+    if name == "reference" or 0 in (x.numel(), packed.rows):
+        return reference_linear.linear_2to4(x, packed, bias)
+    if name in ("cusparselt", "cutlass"):
+        return getattr(_torch_sparse(), name)(x, packed, bias)
+    if x.is_cuda:
+        return _native.linear_2to4_cuda(x, packed, bias)
+    kernel = linear_choice.cpu_kernel("2:4", packed.values.element_size(), _tokens(x))
+    return _native.linear_2to4(x, packed, bias, kernel == "many")
 
 
 def linear_bitmap(
@@ -40,22 +56,78 @@ def linear_bitmap(
         x: bf16, fp16 or fp32 [..., C].
         packed: W [R, C], from :func:`pack_bitmap`.
         bias: [R] or None.
-        impl: "auto", "reference".
+        impl: "auto", "reference", "native" (the CPU, and auto's choice there; on a GPU at most 64
+            tokens, bf16 or fp16). The last has no backward: auto takes the reference where one is
+            needed, and on a GPU, where "native" is not yet measured.
 
     Returns:
         [..., R] in the dtype of ``x``; sums are float32.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
     """
     op = "linear_bitmap"
     _check(op, x, packed, bias)
-    choose(op, impl, {"reference"})
-    return reference_linear.linear_bitmap(x, packed, bias)
+    why_not = _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
+    reason = _backward(x, packed.values, bias) or why_not
+    auto = () if x.is_cuda else ("native",)
+    name = choose(op, impl, {"reference", "native"}, reason, auto=auto)
+    if name == "reference" or x.numel() == 0 or packed.shape[0] == 0:
+        return reference_linear.linear_bitmap(x, packed, bias)
+    if x.is_cuda:
+        return _native.linear_bitmap_cuda(x, packed, bias)
+    kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
+    return _native.linear_bitmap(x, packed, bias, kernel == "many")
+
+
+def _choose_2to4(op: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor | None) -> str:
+    """Name the implementation to run."""
+    if impl not in (*IMPLEMENTATIONS, "triton"):
+        refuse(op, f"impl one of {', '.join(IMPLEMENTATIONS)}", repr(impl))
+    if impl == "triton":
+        names = ", ".join(IMPLEMENTATIONS[1:])
+        raise ValueError(f"{op}: impl='triton' does not exist for this op, which has {names}")
+    if impl == "reference":
+        return impl
+    backward = _backward(x, packed.values, bias)
+    if impl != "auto":
+        reason = backward or _why_not(impl, x, packed)
+        if reason is not None:
+            raise ValueError(f"{op}: impl={impl!r} cannot run: {reason}")
+        return impl
+    if backward is not None:
+        return "reference"
+    names = ("native",)
+    if x.is_cuda:
+        names = linear_choice.gpu_implementations(x.device, _tokens(x))
+    return next((name for name in names if _why_not(name, x, packed) is None), "reference")
+
+
+def _why_not(impl: str, x: Tensor, packed: Packed2to4) -> str | None:
+    """None when ``impl`` can multiply x with ``packed``, else why not."""
+    if impl == "cusparselt":
+        return _torch_sparse().why_not_cusparselt(x, packed)
+    if impl == "cutlass":
+        return _torch_sparse().why_not_cutlass(x, packed)
+    return _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
+
+
+def _torch_sparse():
+    return importlib.import_module("rac_kernels._torch_sparse")
+
+
+def _tokens(x: Tensor) -> int:
+    return x.numel() // x.shape[-1]
+
+
+def _backward(*inputs: Tensor | None) -> str | None:
+    return needs_backward(*(x for x in inputs if x is not None))
 
 
 def _check(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> None:
     rows, columns = packed.shape
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: expected a tensor for x, got {type(x).__name__}")
     if x.dtype not in FLOATS:
         raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != columns:

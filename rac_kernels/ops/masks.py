@@ -3,7 +3,13 @@
 from torch import Tensor
 
 from rac_kernels import _native
-from rac_kernels._checks import FLOATS, check_matrix, check_pattern, check_same_device, refuse
+from rac_kernels._checks import (
+    FLOATS,
+    check_hessian_diagonal,
+    check_matrix,
+    check_pattern,
+    refuse,
+)
 from rac_kernels._choice import choose, native_mask, triton_mask
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import select_mask as reference_mask
@@ -19,7 +25,8 @@ def wanda(
         weight: bf16, fp16 or fp32 [R, C]; not changed.
         hessian_diagonal: [C], the diagonal of the raw sums, finite and >= 0.
         pattern: unstructured prunes ``round(C * s)`` of each row, ties by lowest index.
-        impl: see :func:`select_mask`; "triton" scores, selects and prunes in one kernel.
+        impl: see :func:`select_mask`; "triton", and "native" on the CPU, score, select and prune
+            in one go.
 
     Returns:
         The pruned weight and the mask bool [R, C], True = kept.
@@ -31,14 +38,13 @@ def wanda(
     """
     op = "wanda"
     check_matrix(op, "weight", weight, FLOATS)
-    if hessian_diagonal.shape != weight.shape[1:]:
-        refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(hessian_diagonal.shape))
-    check_same_device(op, weight=weight, hessian_diagonal=hessian_diagonal)
-    if not bool((hessian_diagonal.isfinite() & (hessian_diagonal >= 0)).all()):
-        refuse(op, "a finite hessian_diagonal >= 0", "NaN, Inf or a negative entry")
+    check_hessian_diagonal(op, weight, hessian_diagonal)
     chosen = _check_and_choose(op, weight, pattern, "row", 128, impl)
     if chosen == "triton":
         return _triton_mask(op, weight, pattern, "row", 128, "wanda", hessian_diagonal)
+    if chosen == "native" and weight.is_cpu:
+        scale = hessian_diagonal.float().sqrt()
+        return _native_mask(op, weight, pattern, "row", 128, "wanda", scale, prune=True)
     scores = reference_wanda.wanda_scores(weight, hessian_diagonal)
     mask = _select(op, scores, pattern, "row", 128, chosen)
     return weight.masked_fill(~mask, 0), mask
@@ -63,6 +69,8 @@ def magnitude(weight: Tensor, pattern: Pattern, *, impl: str = "auto") -> tuple[
     chosen = _check_and_choose(op, weight, pattern, "layer", 128, impl)
     if chosen == "triton":
         return _triton_mask(op, weight, pattern, "layer", 128, "abs")
+    if chosen == "native" and weight.is_cpu:
+        return _native_mask(op, weight, pattern, "layer", 128, "abs", prune=True)
     mask = _select(op, weight.abs(), pattern, "layer", 128, chosen)
     return weight.masked_fill(~mask, 0), mask
 
@@ -83,8 +91,8 @@ def select_mask(
             neighbours of a row.
         per: "row", "block" ([R, block_size] columns) or "layer".
         block_size: columns per block.
-        impl: "auto", "reference", "native" (n:m alone, m <= 128, on the CPU, where it is auto's
-            choice, or a GPU), "triton" (a GPU, and auto's choice there).
+        impl: "auto", "reference", "native" (the CPU, where it is auto's choice; on a GPU n:m alone,
+            m <= 128), "triton" (a GPU, and auto's choice there).
 
     Raises:
         ValueError, TypeError: NaN, a bad ``per``, C not a multiple of m, wrong dtype or impl.
@@ -98,6 +106,8 @@ def select_mask(
     chosen = _check_and_choose(op, scores, pattern, per, block_size, impl)
     if chosen == "triton":
         return _triton_mask(op, scores, pattern, per, block_size, "value", prune=False)[1]
+    if chosen == "native" and scores.is_cpu:
+        return _native_mask(op, scores, pattern, per, block_size, "value")[1]
     return _select(op, scores, pattern, per, block_size, chosen)
 
 
@@ -136,13 +146,32 @@ def _triton_mask(
     return pruned, mask
 
 
+def _native_mask(
+    op: str,
+    weight: Tensor,
+    pattern: Pattern,
+    per: str,
+    block_size: int,
+    score: str,
+    scale: Tensor | None = None,
+    prune: bool = False,
+) -> tuple[Tensor | None, Tensor]:
+    """What is left of ``weight`` on the CPU (if ``prune``), and the mask, in one call."""
+    pruned, mask, nan = _native.select_mask(
+        weight, pattern, per, block_size, score=score, scale=scale, prune=prune
+    )
+    if nan:
+        _refuse_nan(op, weight)
+    return pruned, mask
+
+
 def _select(
     op: str, scores: Tensor, pattern: Pattern, per: str, block_size: int, chosen: str
 ) -> Tensor:
     if scores.numel() and bool(scores.aminmax().max.isnan()):  # NaN wins, and it is one fast read
         _refuse_nan(op, scores)
     if chosen == "native":
-        return _native.select_mask(scores.contiguous(), pattern)
+        return _native.select_mask_cuda(scores.contiguous(), pattern)
     return reference_mask.select_mask(scores, pattern, per, block_size)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import FLOATS, check_matrix, check_same_device, refuse
-from rac_kernels._choice import choose, native_block, triton_usable
+from rac_kernels._choice import choose, native_cpu, triton_usable
 from rac_kernels.reference.nucleus_sample import nucleus_sample as reference_nucleus_sample
 
 
@@ -69,7 +69,7 @@ def nucleus_sample(
         op,
         impl,
         {"reference", "triton", "native"},
-        native_block(logits),
+        native_cpu(logits),
         triton=triton_usable(logits),
         auto=("triton",) if logits.device.type == "cuda" else ("native",),
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import check_sparsegpt, check_stack
-from rac_kernels._choice import choose, native_block, triton_block
+from rac_kernels._choice import choose, native_cpu, triton_block
 from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
 from rac_kernels.reference import sparsegpt as reference_sparsegpt
@@ -49,13 +49,14 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         factor: of the layer's Hessian [C, C], from :func:`factor_hessian`.
         pattern: unstructured prunes ``round(numel * s)`` of every [R, block_size] block, ties by
             lowest index; n:m prunes n of every m of a row, chosen on the updated weights.
-            None with ``mask``.
+            None: prune to ``mask``.
         block_size: columns per block.
         compat: unstructured as IST-DASLab's code: prune ``score <= sort(scores)[int(numel * s)]``.
-        mask: bool [R, C], True = kept: prune to this mask instead of choosing one. A list of them
-            for a list of matrices.
+        mask: bool [R, C], True = kept: with pattern None, prune to this mask. With a pattern, grow
+            it: what it prunes stays pruned and counts towards the pattern, which chooses the rest,
+            none where it already is exceeded. A list of them for a list of matrices.
         impl: "auto", "reference", "native" (the CPU, and auto's choice there), "triton" (a GPU, and
-            auto's choice there).
+            auto's choice there but for growing a mask).
 
     Returns:
         The pruned weight (dtype of ``weight``; arithmetic is float32), the mask bool [R, C]
@@ -67,7 +68,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, C or block_size is not a
-            multiple of m, weight is not finite, both or neither of pattern and mask.
+            multiple of m, weight is not finite, neither pattern nor mask.
 
     Source: SparseGPT, arXiv 2301.00774, algorithm 1.
     """
@@ -83,8 +84,8 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         op,
         impl,
         {"reference", "native", "triton"},
-        native_block(weights[0]),
-        triton=triton_block(weights, block_size),
+        native_cpu(weights[0]),
+        triton=triton_block(weights, block_size, grow=None not in (pattern, mask)),
         auto=("triton",) if weights[0].is_cuda else ("native",),
     )
     shared = (factor.upper, factor.dead, pattern)
@@ -93,8 +94,8 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         from rac_kernels._triton import sparsegpt as triton_sparsegpt
 
         results = triton_sparsegpt.sparsegpt(weights, *shared, **options)
+    elif chosen == "native":
+        results = _native.sparsegpt(weights, *shared, **options)
     else:
-        native = chosen == "native"
-        solve = _native.sparsegpt_block if native else reference_sparsegpt.solve_block
-        results = reference_sparsegpt.sparsegpt(weights, *shared, **options, solve=solve)
+        results = reference_sparsegpt.sparsegpt(weights, *shared, **options)
     return results if stacked else results[0]

@@ -13,8 +13,9 @@ from rac_kernels.reference.triangular_inverse import triangular_inverse
 # GPU takes about as long for 1024 columns as for 128, and the host reads one number a block.
 BLOCK_C = {"cpu": 128, "cuda": 1024}
 
-# Makes the lower triangle of H that of U^T; None, or the column whose pivot is not positive.
-Cholesky = Callable[[Tensor], int | None]
+# Makes the lower triangle of H that of U^T; None, or the first column whose pivot is not positive
+# and finite, and that pivot.
+Cholesky = Callable[[Tensor], tuple[int, float] | None]
 
 
 def factor_hessian(
@@ -22,7 +23,7 @@ def factor_hessian(
     damping: float,
     max_damping: float,
     overwrite: bool,
-    cholesky: Cholesky | None = None,
+    cholesky: Cholesky,
 ) -> HessianFactor:
     """Factor the lower triangle of ``hessian`` [C, C], damping more whenever that fails.
 
@@ -42,7 +43,7 @@ def factor_hessian(
     work = symmetrize_(hessian) if overwrite else hessian.clone()
     for attempt, (share, damped, raised) in enumerate(tries, start=1):
         work.diagonal().copy_(damped)
-        failed = (cholesky or reversed_cholesky_)(work)
+        failed = cholesky(work)
         if failed is None:
             return HessianFactor(work.tril_().mT, share, attempt, dead, raised)
         if overwrite:
@@ -50,10 +51,10 @@ def factor_hessian(
         else:
             work.copy_(hessian)
     work.diagonal().copy_(original)
-    raise ValueError(_complaint(work, shares[-1], floor, failed))
+    raise ValueError(_complaint(work, shares[-1], floor, *failed))
 
 
-def reversed_cholesky_(hessian: Tensor) -> int | None:
+def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
     """Overwrite the lower triangle of ``hessian`` with that of U^T, ``H = U U^T``.
 
     With J the reversal of indices, ``J H J = L L^T`` gives ``U = J L J``: a Cholesky factorisation
@@ -64,7 +65,8 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
     held transposed, so that only the lower triangle is read or written.
 
     Returns:
-        None, or the column whose pivot is not positive; ``hessian`` is then half overwritten.
+        None, or the first column whose pivot is not positive and finite, and that pivot;
+        ``hessian`` is then half overwritten.
     """
     columns = hessian.shape[0]
     width = BLOCK_C.get(hessian.device.type, BLOCK_C["cpu"])
@@ -78,11 +80,19 @@ def reversed_cholesky_(hessian: Tensor) -> int | None:
         lower, info = torch.linalg.cholesky_ex(pivot)
         bad = ~lower.diagonal().isfinite()
         if int(info) or bool(bad.any()):
-            return end - (int(info) or 1 + int(bad.nonzero()[0]))
+            first = int(info) or 1 + int(bad.nonzero()[0])
+            return end - first, _pivot(pivot, lower, first - 1)
         upper = lower.flip(0, 1)  # U_bb
         diagonal.triu_(1).add_(upper.mT)
         rest.copy_(triangular_inverse(upper) @ rest.sub_(known[:, left]))
     return None
+
+
+def _pivot(matrix: Tensor, lower: Tensor, index: int) -> float:
+    """What ``matrix[index, index]`` is when its turn comes, ``lower`` being right before it."""
+    before = matrix[:index, index : index + 1]
+    row = torch.linalg.solve_triangular(lower[:index, :index].tril(), before, upper=False)
+    return float(matrix[index, index] - row.square().sum())
 
 
 def _damping_steps(damping: float, max_damping: float) -> list[float]:
@@ -93,12 +103,12 @@ def _damping_steps(damping: float, max_damping: float) -> list[float]:
     return steps
 
 
-def _complaint(hessian: Tensor, share: float, floor: float, column: int) -> str:
+def _complaint(hessian: Tensor, share: float, floor: float, column: int, pivot: float) -> str:
     name = f"factor_hessian: H {list(hessian.shape)}"
     if not bool(hessian.tril().isfinite().all()):
         return f"{name} holds NaN or Inf: the activations it was accumulated from were not finite"
     return (
         f"{name} is not positive definite, not even at damping {share:g} with its diagonal raised "
-        f"to {floor:g}: the pivot of column {column} is not positive. No sum of x x^T is so; H is "
-        "not what hessian_accumulate_ made"
+        f"to {floor:g}: the pivot of column {column} is {pivot:g}. No sum of x x^T is so; H is not "
+        "what hessian_accumulate_ made"
     )

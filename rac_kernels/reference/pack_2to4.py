@@ -22,9 +22,10 @@ def pack_2to4(weight: Tensor, scale: Tensor | None = None) -> Packed2to4:
     groups = bits.view(padded, columns // 4, 4)
     first, second = positions(groups != 0)
     values = torch.stack([groups.gather(2, p[..., None])[..., 0] for p in (first, second)], -1)
-    nibbles = (first | second << 2).view(padded, -1, 2 * size if size == 2 else 8)
+    in_word = 4 if size == 2 else 8
+    nibbles = (first | second << 2).view(padded, columns // 4 // in_word, in_word)
     words = torch.zeros(nibbles.shape[:2], dtype=torch.int64, device=weight.device)
-    for i in range(nibbles.shape[2]):
+    for i in range(in_word):
         words |= nibbles[..., i] << 4 * i
     words = words.to(torch.int16 if size == 2 else torch.int32)
     metadata = torch.empty_like(words).view(-1)
@@ -56,14 +57,29 @@ def metadata_order(rows: int, columns: int, size: int, device: torch.device) -> 
     return (column // 2 * rows * 2 + row * 2 + column % 2).view(-1)
 
 
+def kept_positions(packed: Packed2to4) -> Tensor:
+    """Positions 0..3 of the two values of every group, int64 [R', C / 4, 2]."""
+    rows, half = packed.values.shape
+    order = metadata_order(
+        *packed.metadata.shape, packed.values.element_size(), packed.values.device
+    )
+    words = packed.metadata.reshape(-1)[order].long().view(packed.metadata.shape)
+    shifts = torch.arange(0, 8 * packed.metadata.element_size(), 2, device=words.device)
+    return (words[..., None] >> shifts & 3).view(rows, half // 2, 2)
+
+
+def first_corrupted_row(packed: Packed2to4) -> int | None:
+    """First row of the metadata where the positions of a group are not two ascending ones."""
+    first, second = kept_positions(packed).unbind(2)
+    bad = (first >= second).any(1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None
+
+
 def unpack_2to4(packed: Packed2to4) -> Tensor:
     """Unpack to the dense [R, C] of the values' dtype, the scale left out."""
     size = packed.values.element_size()
     rows, half = packed.values.shape
-    order = metadata_order(*packed.metadata.shape, size, packed.values.device)
-    words = packed.metadata.reshape(-1)[order].long().view(packed.metadata.shape)
-    shifts = torch.arange(0, 8 * packed.metadata.element_size(), 2, device=words.device)
-    index = (words[..., None] >> shifts & 3).view(rows, half // 2, 2)
+    index = kept_positions(packed)
     bits = packed.values.view(torch.int16 if size == 2 else torch.int8)
     dense = torch.zeros(rows, half // 2, 4, dtype=bits.dtype, device=bits.device)
     dense.scatter_(2, index, bits.view(rows, half // 2, 2))
@@ -72,7 +88,8 @@ def unpack_2to4(packed: Packed2to4) -> Tensor:
 
 def first_dense_group(weight: Tensor) -> tuple[int, int] | None:
     """Row and first column of the first four neighbours with more than two non-zeros."""
-    groups = (weight != 0).view(weight.shape[0], -1, 4).sum(2) > 2
+    rows, columns = weight.shape
+    groups = (weight != 0).view(rows, columns // 4, 4).sum(2) > 2
     if not bool(groups.any()):
         return None
     row, group = groups.nonzero()[0].tolist()

@@ -17,7 +17,7 @@ def compile_cases() -> list[Case]:
         cases += [
             Case(
                 MODULE + "diagonal_kernel",
-                both | {"info_ptr": "*i32"} | sizes,
+                both | {"failed_ptr": "*fp64"} | sizes,
                 {"BLOCK": c.block},
                 num_warps=8,
                 tensor_cores=False,

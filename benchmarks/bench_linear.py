@@ -1,0 +1,211 @@
+"""Linears with packed weights: ours beside dense ones in bf16 and in float32.
+
+    python -m benchmarks.bench_linear [--device cuda] [--threads N] [--out benchmarks/results]
+                                      [--shape R C ...] [--tokens T ...]
+
+A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
+linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
+or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
+without bf16 instructions. A variant that takes more than SLOW times the fastest one's time in its
+first call is not timed again and left out.
+
+Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
+metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
+bandwidth of this run, a sum over a large tensor. Weights rotate, so that caches hold none: on a GPU
+at least four, all in one CUDA graph whose time is divided by their number. All products are checked
+before they are timed.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from benchmarks.common import bench_options, device_seconds, median_seconds, report, time_once
+from rac_kernels import (
+    Packed2to4,
+    PackedBitmap,
+    Pattern,
+    linear_2to4,
+    linear_bitmap,
+    pack_2to4,
+    pack_bitmap,
+    select_mask,
+)
+
+# R x C of the ffn of R1-Distill-Qwen 1.5B, 7B, 14B and 32B: gate or up, down.
+SHAPES = [(d, f) for d, f in ((1536, 8960), (3584, 18944), (5120, 13824), (5120, 27648))]
+SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
+TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
+CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
+SLOW = 8.0
+SECONDS = 1.0  # about how long a row's functions are timed
+Function = Callable[[], Tensor]
+
+
+def readable_gbps(device: str) -> float:
+    """Measured GB/s of reading a tensor far larger than any cache, the best of three medians."""
+    size = (4 << 30) if device.startswith("cuda") else (256 << 20)
+    source = torch.ones(size // 4, device=device)
+    medians = (device_seconds({"sum": source.sum}, 7, device)["sum"] for _ in range(3))
+    return size / min(medians) / 1e9
+
+
+def copies(packed: Packed2to4 | PackedBitmap | Tensor, device: str) -> list:
+    """The weight, as often as caches need to be overrun."""
+    kind = "cuda" if device.startswith("cuda") else "cpu"
+    least = 4 if kind == "cuda" else 1
+    count = max(least, math.ceil(CACHE_BYTES[kind] / packed.nbytes))
+    clone = torch.clone if isinstance(packed, Tensor) else lambda p: p.map(torch.clone)
+    return [packed, *(clone(packed) for _ in range(count - 1))]
+
+
+def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], list[Function]]:
+    """(op, implementation) -> a call for each copy of its weight."""
+    calls: dict[tuple[str, str], list[Function]] = {}
+
+    def add(op: str, name: str, function: Callable, copied: list, x: Tensor) -> None:
+        calls[op, name] = [lambda w=w: function(x, w) for w in copied]
+
+    impls = ("native", "cusparselt", "cutlass") if x.is_cuda else ("native",)
+    for impl in impls:
+        try:
+            linear_2to4(x, weights["2:4"][0], impl=impl)
+        except ValueError as error:
+            print(error)
+            continue
+        add("linear_2to4", impl, lambda x, w, i=impl: linear_2to4(x, w, impl=i), weights["2:4"], x)
+    if not x.is_cuda:
+        function = lambda x, w: linear_bitmap(x, w, impl="native")  # noqa: E731
+        add("linear_bitmap", "native", function, weights["bitmap"], x)
+    for name, copied in weights.items():
+        if name.startswith("dense"):
+            rows = x.float() if name == "dense_float32" else x
+            add(name, "linear", linear, copied, rows)
+            add(name, "mm", lambda x, w: x @ w, [w.mT.contiguous() for w in copied[:1]], rows)
+    return calls
+
+
+def check(calls: dict[tuple[str, str], list[Function]], truths: dict[str, Tensor]) -> None:
+    """Refuse to time a wrong product; truths: op -> x W^T in float32."""
+    for (op, name), functions in calls.items():
+        expected = truths["linear_bitmap" if op == "linear_bitmap" else "linear_2to4"]
+        error = float((functions[0]().float() - expected).abs().max() / expected.abs().max())
+        assert error < 1e-2, f"{op} {name} is off by {error}"
+
+
+def timed(calls: dict[tuple[str, str], list[Function]], device: str) -> dict:
+    """Seconds of a call of each, in turns; the slow ones are left out."""
+    if device.startswith("cuda"):
+        graphs = {key: graph_of(functions) for key, functions in calls.items()}
+        seconds = device_seconds(graphs, 9, device)
+        return {key: value / len(calls[key]) for key, value in seconds.items()}
+    first = {key: time_once(functions[0], device) for key, functions in calls.items()}
+    dense = min(s for (op, _), s in first.items() if op.startswith("dense"))
+    kept = {key: itertools.cycle(calls[key]) for key, s in first.items() if s < SLOW * dense}
+    turn = sum(first[key] for key in kept)
+    repeats = max(3, min(51, round(SECONDS / turn)))
+    return median_seconds({k: lambda c=c: next(c)() for k, c in kept.items()}, repeats)
+
+
+def graph_of(functions: list[Function]) -> Callable[[], None]:
+    """All calls as one CUDA graph."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for function in functions:
+            function()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for function in functions:
+            function()
+    return graph.replay
+
+
+def bench(shape: tuple[int, int], batches: list[int], options, gbps: float) -> Iterator[dict]:
+    """Rows of a shape, batch after batch."""
+    torch.manual_seed(0)
+    rows, columns = shape
+    dense = torch.randn(rows, columns, device=options.device)
+    sparse = dense * select_mask(dense.abs(), Pattern.parse("2:4"))
+    halved = (dense * (torch.rand_like(dense) < 0.5)).bfloat16()
+    weight = sparse.bfloat16()
+    del dense, sparse
+    weights = {"2:4": copies(pack_2to4(weight), options.device)}
+    weights["dense_bfloat16"] = copies(weight, options.device)
+    if options.device == "cpu":
+        weights["bitmap"] = copies(pack_bitmap(halved), options.device)
+        weights["dense_float32"] = copies(weight.float(), options.device)
+    for tokens in batches:
+        x = torch.randn(tokens, columns, device=options.device).bfloat16()
+        calls = candidates(weights, x)
+        truths = {"linear_2to4": linear(x.float(), weight.float())}
+        truths["linear_bitmap"] = linear(x.float(), halved.float())
+        check(calls, truths)
+        seconds = timed(calls, options.device)
+        for op, impl in seconds:
+            if op.startswith("linear"):
+                packed = weights["2:4" if op == "linear_2to4" else "bitmap"][0]
+                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, gbps)
+
+
+def row_of(
+    op: str,
+    impl: str,
+    shape: tuple[int, int],
+    tokens: int,
+    seconds: dict[tuple[str, str], float],
+    weight_bytes: int,
+    options,
+    gbps: float,
+) -> dict:
+    """One result row."""
+    dense = {name: s for name, s in seconds.items() if name[0].startswith("dense")}
+    best = min(dense, key=dense.get)
+    moved = weight_bytes + 2 * tokens * sum(shape)
+    row = {
+        "op": op,
+        "impl": impl,
+        "device": options.device,
+        "dtype": "bfloat16",
+        "R": shape[0],
+        "C": shape[1],
+        "T": tokens,
+        "time_ms": seconds[op, impl] * 1e3,
+        "baseline": " ".join(best),
+        "baseline_ms": dense[best] * 1e3,
+        "speedup": dense[best] / seconds[op, impl],
+    }
+    for kind in ("dense_bfloat16", "dense_float32"):
+        times = [s for name, s in dense.items() if name[0] == kind]
+        row[f"{kind}_ms"] = min(times) * 1e3 if times else None
+    achieved = moved / seconds[op, impl] / 1e9
+    return row | {
+        "bytes": moved,
+        "gbps": achieved,
+        "readable_gbps": gbps,
+        "of_readable": achieved / gbps,
+    }
+
+
+def main() -> None:
+    parser = bench_options(__doc__)
+    parser.add_argument("--shape", type=int, nargs=2, action="append", help="R C, repeatable")
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    shapes = [tuple(shape) for shape in options.shape or SHAPES]
+    start = time.perf_counter()
+    for shape in shapes[:1] if options.quick else shapes:
+        gbps = readable_gbps(options.device)
+        for row in bench(shape, options.tokens, options, gbps):
+            report(row, options.out, "linear")
+    print(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

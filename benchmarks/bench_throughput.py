@@ -1,0 +1,193 @@
+"""Tokens/s of whole-model decoding: dense in bf16 and fp32, and with packed sparse linears.
+
+    python -m benchmarks.bench_throughput [--models runs/smollm2 ...] [--layers N]
+                                          [--device cuda] [--threads N] [--out benchmarks/results]
+
+What is pruned is laid out as in the paper's Table 4: the first third of the decoder layers, the
+first and the last, all; at 2:4 and, packed as a bitmap, at 50%. Weights are the same bf16 values in
+all contenders, pruned by magnitude: dense with zeros, or packed; activations in bf16 or fp32. The
+engine, cache and sampler (greedy) are ours in all, with all they do for a dense model: sibling
+linears as one product, oneDNN's own layout for fp32 on a CPU, fused norms and SwiGLU. They take
+turns, a round of steps each. Before any timing packed and dense must decode the same greedy tokens
+with fp32 activations, and give the same logits within rounding with bf16 ones.
+
+Embeddings, the head and the attention over the cache are dense in all, and counted.
+"""
+
+import copy
+import statistics
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from benchmarks.bench_decode import advance, shape_config
+from benchmarks.common import bench_options, report, time_once
+from rac.engines import Generation, Sampling, generate
+from rac.engines.attention import use_grouped_attention
+from rac.engines.fused import fuse
+from rac.engines.stacked import stack
+from rac.errors import UserError
+from rac.models import decoder_layers, linears
+from rac.packed.linears import Linear2to4, LinearBitmap
+from rac.pruning.scope import select_linears
+from rac_kernels import Pattern, magnitude
+
+SMOLLM2 = Path("runs/smollm2")
+QWEN = "R1-Distill-Qwen-1.5B"
+LAYOUTS = {"first third": "first", "first and last third": "first-last", "all": "all"}
+FORMATS = {"2:4": ("2:4", Linear2to4), "bitmap": ("0.5", LinearBitmap)}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+BATCHES = (1, 4, 16)
+PROMPT, CHECKED, WARM_UP = 32, 8, 2
+BF16_ERROR = 0.03  # of logits; sums in another order round differently, layer after layer
+
+
+def load_dense(model: str, layers: int | None, device: str) -> nn.Module:
+    """A folder's model, or random weights in a real model's shapes, in bf16; `layers` shorten it.
+
+    Raises:
+        UserError: the folder is missing.
+    """
+    if model == QWEN:
+        config = shape_config(QWEN)
+        config.num_hidden_layers = layers or config.num_hidden_layers
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
+        torch.manual_seed(0)
+        with torch.device(device):
+            dense = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return dense.eval().requires_grad_(False)
+    if not (Path(model) / "config.json").is_file():
+        raise UserError(f"--models {model}: no such folder; python benchmarks/smollm2.py makes it")
+    options = {} if layers is None else {"num_hidden_layers": layers}
+    dense = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16, **options)
+    return dense.to(device).eval().requires_grad_(False)
+
+
+def prune(dense: nn.Module, scope: str, pattern: str) -> tuple[nn.Module, list[str]]:
+    """A copy with the linears in `scope` pruned by magnitude, and their names."""
+    pruned = copy.deepcopy(dense)
+    names = select_linears(pruned, scope)
+    for name in names:
+        weight = pruned.get_submodule(name).weight
+        weight.copy_(magnitude(weight, Pattern.parse(pattern))[0])
+    return pruned, names
+
+
+def contenders(pruned: nn.Module, names: list[str], kind: type) -> dict[str, nn.Module]:
+    """The pruned model dense and packed, in every dtype of activations, ready to decode."""
+    packed = copy.deepcopy(pruned)
+    for name in names:
+        linear = packed.get_submodule(name)
+        packed.set_submodule(name, kind(kind.pack(linear.weight), linear.bias))
+    models = {}
+    for name, dtype in DTYPES.items():
+        models[f"dense_{name}"] = copy.deepcopy(pruned).to(dtype)
+        models[f"packed_{name}"] = copy.deepcopy(packed).to(dtype)
+    for model in models.values():
+        use_grouped_attention(model)
+        stack(model)
+        fuse(model)
+    return models
+
+
+def prompts(batch: int) -> list[list[int]]:
+    """Token ids, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, 1000, (batch, PROMPT), generator=generator).tolist()
+
+
+@torch.inference_mode()
+def check(models: dict[str, nn.Module]) -> None:
+    """Packed and dense decode the same tokens; in bf16, give the same logits within a rounding.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    sampling = Sampling(CHECKED, 0)
+    dense, packed = (
+        sorted((t.index, t.output_ids) for t in generate(models[name], prompts(2), sampling))
+        for name in ("dense_fp32", "packed_fp32")
+    )
+    if dense != packed:
+        raise RuntimeError("packed and dense models decode different tokens in fp32")
+    device = next(models["dense_bf16"].parameters()).device
+    ids = torch.tensor(prompts(2), device=device)
+    dense, packed = (models[name](ids).logits.float() for name in ("dense_bf16", "packed_bf16"))
+    error = float((packed - dense).norm() / dense.norm())
+    if not error <= BF16_ERROR:
+        raise RuntimeError(f"logits of packed and dense models in bf16 differ by {error:.2%}")
+
+
+def tokens_per_second(models: dict[str, nn.Module], batch: int, options) -> dict[str, float]:
+    """Decoded tokens a second of each model, median of the rounds."""
+    runs, times = {}, {name: [] for name in models}
+    length = WARM_UP + options.repeats * options.steps + 2
+    for name, model in models.items():
+        run = Generation(model, prompts(batch), Sampling(length, 0), batch_size=batch)
+        run.schedule.stop_ids = set()
+        advance(run, WARM_UP, options.device)
+        runs[name] = run
+    for _ in range(options.repeats):
+        for name, run in runs.items():
+            step = partial(advance, run, options.steps, options.device)
+            times[name].append(time_once(step, options.device))
+    return {k: batch * options.steps / statistics.median(v) for k, v in times.items()}
+
+
+def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> None:
+    """All batches of one layout and format."""
+    pattern, kind = FORMATS[format]
+    models = contenders(*prune(dense, LAYOUTS[layout], pattern), kind)
+    check(models)
+    layers = len(decoder_layers(dense)[1])
+    for batch in BATCHES[:1] if options.quick else BATCHES:
+        rates = tokens_per_second(models, batch, options)
+        best = {kind: max(rates[f"{kind}_{d}"] for d in DTYPES) for kind in ("dense", "packed")}
+        row = {"op": "throughput", "device": options.device, "model": name, "layers": layers}
+        row |= {"layout": layout, "format": format, "B": batch, "steps": options.steps}
+        row |= {f"{k}_tokens_per_s": rate for k, rate in rates.items()}
+        row |= {f"{k}_bytes": nbytes(models[f"{k}_bf16"]) for k in ("dense", "packed")}
+        report(row | {"speedup": best["packed"] / best["dense"]}, options.out, "throughput")
+
+
+def nbytes(model: nn.Module) -> int:
+    """Bytes of all weights in the decoder layers."""
+    tensors = (t for _, m in decoder_layers(model)[1].named_modules() for t in own_tensors(m))
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def own_tensors(module: nn.Module) -> list[torch.Tensor]:
+    """A module's own parameters and buffers."""
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def default_models() -> list[str]:
+    """SmolLM2 where it has been made (see smollm2.py), and random weights."""
+    made = (SMOLLM2 / "config.json").is_file()
+    return [str(SMOLLM2), QWEN] if made else [QWEN]
+
+
+def main() -> None:
+    parser = bench_options(__doc__)
+    parser.add_argument("--models", nargs="+", default=default_models(), help=f"folders, or {QWEN}")
+    parser.add_argument("--layers", type=int, help="first layers only")
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--steps", type=int, default=8, help="in a round")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for model in options.models[:1] if options.quick else options.models:
+        dense = load_dense(model, options.layers, options.device)
+        name = model if model == QWEN else "SmolLM2-135M"
+        count = len(linears(dense))
+        print(f"{name}: {count} linears", flush=True)
+        for layout in options.layouts:
+            for format in options.formats:
+                bench(dense, name, layout, format, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The tables of packed weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.rows import device_name, latest, markdown, read_results
+
+
+def pack_table(folder: Path) -> str:
+    """2:4 packing, unpacking, and pruning with packing."""
+    keys = ("device", "gpu", "op", "dtype", "R", "C", "threads")
+    rows = latest(read_results(folder, "pack"), *keys)
+    header = "device|op|dtype|R x C|ours ms>|kernel ms>|torch ms>|speed-up>|separate ms>|of copy>"
+    return markdown(header, (_pack_row(row) for row in rows))
+
+
+def _pack_row(row: dict) -> list[str]:
+    separate = row.get("separate_ms")
+    return [
+        device_name(row),
+        f"`{row['op']}`",
+        row["dtype"],
+        f"{row['R']} x {row['C']}",
+        f"{row['time_ms']:.2f}",
+        f"{row['kernel_ms']:.2f}",
+        f"{row['baseline_ms']:.0f}",
+        f"{row['speedup']:.0f}x",
+        "" if separate is None else f"{separate:.1f}",
+        f"{100 * row['of_copy']:.0f}%",
+    ]
+
+
+def throughput_table(folder: Path) -> str:
+    """Whole-model decoding, dense and packed."""
+    keys = ("device", "threads", "model", "layers", "layout", "format", "B")
+    rows = latest(read_results(folder, "throughput"), *keys)
+    header = (
+        "device|model|layout|format|B>|dense fp32 tokens/s>|dense bf16>|packed, fp32 activations>"
+        "|packed, bf16 activations>|best packed over best dense>|bytes of the layers>"
+    )
+    return markdown(header, (_throughput_row(row) for row in rows))
+
+
+def _throughput_row(row: dict) -> list[str]:
+    names = ("dense_fp32", "dense_bf16", "packed_fp32", "packed_bf16")
+    return [
+        device_name(row),
+        f"{row['model']}, {row['layers']} layers",
+        row["layout"],
+        row["format"],
+        str(row["B"]),
+        *(f"{row[f'{name}_tokens_per_s']:,.1f}" for name in names),
+        f"{row['speedup']:.2f}x",
+        f"{row['packed_bytes'] / row['dense_bytes']:.2f}x",
+    ]
+
+
+SPARSE_TABLES: dict[str, Callable[[Path], str]] = {"throughput": throughput_table}

@@ -1,0 +1,183 @@
+// H = U U^T in place, reading and writing the lower triangle: L = U^T is what ends there.
+//
+// Block rows of BLOCK are done from the last to the first, PANEL rows at a time:
+//
+//          columns <= b
+//        +------+----+       factor_block    L_bb and U_bb^-1, in float64
+//        |      |    |       solve_rows      L_{b,<b} = U_bb^-1 H_{b,<b}
+//   b -> |------|    |       update_rows     H_b -= L_pb^T L_p, rows p of the panel below b
+//        |------|----|       hessian_accumulate with weights of -1: H -= L_p^T L_p on all rows
+//        | done      |                       above the panel, nearly all of the flops
+//
+// An entry is computed by one thread, in an order that depends on its place alone: the same bits
+// for any number of threads.
+
+#include "factor_hessian.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "product.h"
+#include "triangular.h"
+
+namespace {
+
+constexpr int64_t BLOCK = 128, PANEL = 256;
+
+// A block row of H.
+struct Rows {
+  float* matrix;
+  int64_t stride;
+  int64_t start, end;  // its rows
+  int64_t known;       // rows end .. known are of the same panel
+  const float* inverse;  // [BLOCK, BLOCK], U_bb^-1 transposed, zeros beyond its width
+};
+
+// L_bb to the matrix and its inverse to `inverse`, unless a pivot fails.
+RAC_INLINE Pivot factor_diagonal(const Rows& job, float* inverse) {
+  const int64_t width = job.end - job.start;
+  float* block = job.matrix + job.start * (job.stride + 1);
+  AlignedArray<double> rows(2 * width * width);
+  double* exact = rows.get() + width * width;
+  for (int64_t r = 0; r < width; ++r) {
+    for (int64_t c = 0; c <= r; ++c) rows[r * width + c] = block[r * job.stride + c];
+  }
+  const int64_t failed = factor_lower(rows.get(), width);
+  if (failed >= 0) return {job.start + failed, rows[failed * (width + 1)]};
+  invert_upper(rows.get(), width, width, exact);
+  std::fill(inverse, inverse + BLOCK * BLOCK, 0.0f);
+  for (int64_t r = 0; r < width; ++r) {
+    for (int64_t c = 0; c <= r; ++c) block[r * job.stride + c] = rows[r * width + c];
+    for (int64_t c = r; c < width; ++c) inverse[c * BLOCK + r] = exact[r * width + c];
+  }
+  return {-1, 0};
+}
+
+Pivot diagonal_baseline(const Rows& job, float* inverse) { return factor_diagonal(job, inverse); }
+RAC_AVX2 Pivot diagonal_avx2(const Rows& job, float* inverse) {
+  return factor_diagonal(job, inverse);
+}
+RAC_AVX512 Pivot diagonal_avx512(const Rows& job, float* inverse) {
+  return factor_diagonal(job, inverse);
+}
+
+// The T columns from `first` on of rows .. rows + count of H, to or from a tile [count][T].
+template <int L>
+RAC_INLINE void copy_tile(const Rows& job, int64_t row, int64_t count, int64_t first,
+                          int64_t columns, float* tile, bool back) {
+  constexpr int T = Tiling<L>::T;
+  for (int64_t r = 0; r < count; ++r) {
+    float* at = job.matrix + (row + r) * job.stride + first;
+    if (back) std::memcpy(at, tile + r * T, columns * sizeof(float));
+    else std::memcpy(tile + r * T, at, columns * sizeof(float));
+  }
+}
+
+// tile[n] += sign * sum_k left[k] right[k][n] for N rows of the tile; or = where `replace`.
+template <int L, bool REPLACE>
+RAC_INLINE void product_into(float* to, int64_t rows, const float* left, const float* right,
+                             int64_t stride_right, int64_t depth) {
+  constexpr int V = Tiling<L>::VECTORS, N = Tiling<L>::N;
+  F32<L> sum[N][V];
+  multiply<L>(left, Tiling<L>::T, right, stride_right, depth, sum);
+  auto* out = reinterpret_cast<F32<L>*>(to);
+  for (int n = 0; n < std::min<int64_t>(N, rows); ++n) {
+    for (int v = 0; v < V; ++v) {
+      if (REPLACE) out[n * V + v] = sum[n][v];
+      else out[n * V + v] -= sum[n][v];
+    }
+  }
+}
+
+// H_b -= L_pb^T L_p for a tile of columns up to and with b.
+template <int L>
+RAC_INLINE void update_tile(const Rows& job, int64_t first, float* tile, float* below) {
+  constexpr int T = Tiling<L>::T, N = Tiling<L>::N;
+  const int64_t width = job.end - job.start, depth = job.known - job.end;
+  const int64_t columns = std::min<int64_t>(T, job.end - first);
+  copy_tile<L>(job, job.start, width, first, columns, tile, false);
+  copy_tile<L>(job, job.end, depth, first, columns, below, false);
+  // A block of width BLOCK has rows after it, so N columns from any of its own are inside H.
+  const float* right = job.matrix + job.end * job.stride + job.start;
+  for (int64_t n = 0; n < width; n += N) {
+    product_into<L, false>(tile + n * T, width - n, below, right + n, job.stride, depth);
+  }
+  for (int64_t r = 0; r < width; ++r) {  // nothing above the diagonal is written
+    const int64_t inside = std::min(columns, job.start + r + 1 - first);
+    if (inside <= 0) continue;
+    float* at = job.matrix + (job.start + r) * job.stride + first;
+    std::memcpy(at, tile + r * T, inside * sizeof(float));
+  }
+}
+
+// L_{b,<b} = U_bb^-1 H_{b,<b} for a tile of columns: row i needs the rows from i on.
+template <int L>
+RAC_INLINE void solve_tile(const Rows& job, int64_t first, float* tile) {
+  constexpr int T = Tiling<L>::T, N = Tiling<L>::N;
+  const int64_t width = job.end - job.start;
+  const int64_t columns = std::min<int64_t>(T, job.start - first);
+  copy_tile<L>(job, job.start, width, first, columns, tile, false);
+  for (int64_t n = 0; n < width; n += N) {
+    product_into<L, true>(tile + n * T, width - n, tile + n * T, job.inverse + n * (BLOCK + 1),
+                          BLOCK, width - n);
+  }
+  copy_tile<L>(job, job.start, width, first, columns, tile, true);
+}
+
+template <int L>
+RAC_INLINE void update_all(const Rows& job) {
+  AlignedArray<float> tile(BLOCK * Tiling<L>::T), below(PANEL * Tiling<L>::T);
+#pragma omp for schedule(static)
+  for (int64_t first = 0; first < job.end; first += Tiling<L>::T) {
+    update_tile<L>(job, first, tile.get(), below.get());
+  }
+}
+
+template <int L>
+RAC_INLINE void solve_all(const Rows& job) {
+  AlignedArray<float> tile(BLOCK * Tiling<L>::T);
+#pragma omp for schedule(static)
+  for (int64_t first = 0; first < job.start; first += Tiling<L>::T) {
+    solve_tile<L>(job, first, tile.get());
+  }
+}
+
+void update_baseline(const Rows& job) { update_all<4>(job); }
+RAC_AVX2 void update_avx2(const Rows& job) { update_all<8>(job); }
+RAC_AVX512 void update_avx512(const Rows& job) { update_all<16>(job); }
+void solve_baseline(const Rows& job) { solve_all<4>(job); }
+RAC_AVX2 void solve_avx2(const Rows& job) { solve_all<8>(job); }
+RAC_AVX512 void solve_avx512(const Rows& job) { solve_all<16>(job); }
+
+}  // namespace
+
+Pivot reversed_cholesky(float* matrix, int64_t stride, int64_t columns, int threads) {
+  const auto update_rows = pick(update_baseline, update_avx2, update_avx512);
+  const auto solve_rows = pick(solve_baseline, solve_avx2, solve_avx512);
+  const auto diagonal = pick(diagonal_baseline, diagonal_avx2, diagonal_avx512);
+  AlignedArray<float> inverse(BLOCK * BLOCK);
+  const std::vector<float> minus(PANEL, -1.0f);
+  for (int64_t panel_end = columns; panel_end > 0;) {
+    const int64_t panel = (panel_end - 1) / PANEL * PANEL;
+    for (int64_t end = panel_end; end > panel;) {
+      const int64_t start = std::max(panel, (end - 1) / BLOCK * BLOCK);
+      const Rows job{matrix, stride, start, end, panel_end, inverse.get()};
+      if (end < panel_end) {
+#pragma omp parallel num_threads(threads)
+        update_rows(job);
+      }
+      const Pivot failed = diagonal(job, inverse.get());
+      if (failed.column >= 0) return failed;
+#pragma omp parallel num_threads(threads)
+      solve_rows(job);
+      end = start;
+    }
+    if (panel > 0) {
+      hessian_accumulate({matrix, stride, false, matrix + panel * stride, stride, 0, minus.data(),
+                          panel_end - panel, panel, threads});
+    }
+    panel_end = panel;
+  }
+  return {-1, 0};
+}

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+
+// The first pivot that is not positive and finite; column -1 where there is none.
+struct Pivot {
+  int64_t column;
+  double value;
+};
+
+// Overwrite the lower triangle of H [columns, columns] with that of U^T, H = U U^T; what is above
+// the diagonal is neither read nor written. The matrix is half overwritten where a pivot fails.
+Pivot reversed_cholesky(float* matrix, int64_t stride, int64_t columns, int threads);

@@ -1,0 +1,19 @@
+// Large arrays in 2 MB pages, where the system has such: far fewer page faults, fewer TLB misses.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+constexpr int64_t HUGE_PAGE = 2 << 20;
+
+// Ask for it where whole pages lie in the `bytes` at `memory`. May be refused; nothing depends on it.
+inline void advise_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const auto begin = (reinterpret_cast<uintptr_t>(memory) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / HUGE_PAGE * HUGE_PAGE;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}

@@ -1,0 +1,119 @@
+// The products of sparsegpt.h. Rows are lanes, columns are broadcast: VECTORS * N sums stay in
+// registers over KC steps, a chunk of D [KC][T] in the L1 cache, one of the carry in the L2 cache.
+//
+// An entry receives, chunk after chunk, the chunk's sum in order of k: the same bits for any number
+// of threads and every place in a tile, and the same for AVX2 and AVX-512, which fuse a product
+// with its sum; the baseline rounds both.
+
+#include "sparsegpt.h"
+
+#include <algorithm>
+
+#include "lanes.h"
+#include "product.h"
+
+namespace {
+
+constexpr int64_t KC = 256;
+
+// Rows k0 .. k0 + T of the carry.
+template <int L>
+RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t k0) {
+  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
+  const float* left = job.lower + columns.start * job.stride_lower + k0;
+  int64_t stride = job.stride_lower;
+  const int64_t valid = std::min<int64_t>(T, columns.start - k0);
+  AlignedArray<float> tail(valid < T ? columns.width * T : 0);
+  if (valid < T) {  // the lanes beyond may lie behind the matrix
+    for (int64_t i = 0; i < columns.width; ++i) {
+      std::memcpy(tail.get() + i * T, left + i * stride, valid * sizeof(float));
+    }
+    left = tail.get();
+    stride = T;
+  }
+  for (int64_t j = 0; j < columns.padded; j += N) {
+    F32<L> sum[N][V];
+    const int64_t depth = std::min(columns.width, j + N);  // U_bb^-1 is upper triangular
+    multiply<L>(left, stride, columns.inverse + j, columns.padded, depth, sum);
+    alignas(64) float negative[N][T];
+    for (int n = 0; n < N; ++n) {
+      for (int v = 0; v < V; ++v) *reinterpret_cast<F32<L>*>(&negative[n][v * L]) = -sum[n][v];
+    }
+    float* out = columns.carry + j / N * columns.stride_carry + k0 * N;
+    for (int k = 0; k < T; k += 4) {
+      for (int n = 0; n < N; n += 4) transpose_4x4(&negative[n][k], T, out + k * N + n, N);
+    }
+  }
+}
+
+template <int L>
+RAC_INLINE void carry_all(const SparseGPT& job, const Columns& columns) {
+#pragma omp for schedule(static)
+  for (int64_t k0 = 0; k0 < columns.start; k0 += Tiling<L>::T) carry_tile<L>(job, columns, k0);
+}
+
+void carry_baseline(const SparseGPT& job, const Columns& columns) { carry_all<4>(job, columns); }
+RAC_AVX2 void carry_avx2(const SparseGPT& job, const Columns& columns) {
+  carry_all<8>(job, columns);
+}
+RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns) {
+  carry_all<16>(job, columns);
+}
+
+// values += D_{k0..k0+depth} carry for a tile of rows.
+template <int L>
+RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Block& block,
+                          int64_t tile, int64_t k0, int64_t depth) {
+  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
+  const float* left = block.matrix.out + (tile * job.columns + k0) * T;
+  float* values = block.values + tile * columns.padded * T;
+  for (int64_t j = 0; j < columns.padded; j += N) {
+    F32<L> sum[N][V];
+    const float* right = columns.carry + j / N * columns.stride_carry + k0 * N;
+    multiply<L>(left, T, right, N, depth, sum);
+    auto* to = reinterpret_cast<F32<L>*>(values + j * T);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 3
+      for (int v = 0; v < V; ++v) to[n * V + v] += sum[n][v];
+    }
+  }
+}
+
+template <int L>
+RAC_INLINE void add_all(const SparseGPT& job, const Columns& columns, const Block& block) {
+  const int64_t tiles = (block.matrix.rows + Tiling<L>::T - 1) / Tiling<L>::T;
+  for (int64_t k0 = 0; k0 < columns.start; k0 += KC) {
+    const int64_t depth = std::min(KC, columns.start - k0);
+    // Always the same tiles to a thread: it need not wait for the others.
+#pragma omp for schedule(static) nowait
+    for (int64_t tile = 0; tile < tiles; ++tile) add_chunk<L>(job, columns, block, tile, k0, depth);
+  }
+}
+
+void add_baseline(const SparseGPT& job, const Columns& columns, const Block& block) {
+  add_all<4>(job, columns, block);
+}
+RAC_AVX2 void add_avx2(const SparseGPT& job, const Columns& columns, const Block& block) {
+  add_all<8>(job, columns, block);
+}
+RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const Block& block) {
+  add_all<16>(job, columns, block);
+}
+
+}  // namespace
+
+int tile_rows() { return pick(Tiling<4>::T, Tiling<8>::T, Tiling<16>::T); }
+int tile_columns() { return pick(Tiling<4>::N, Tiling<8>::N, Tiling<16>::N); }
+
+void carry_tiles(const SparseGPT& job, const Columns& columns) {
+  const auto run = pick(carry_baseline, carry_avx2, carry_avx512);
+#pragma omp parallel num_threads(job.threads)
+  run(job, columns);
+}
+
+void add_products(const SparseGPT& job, const Columns& columns, const Block& block) {
+  const auto run = pick(add_baseline, add_avx2, add_avx512);
+#pragma omp parallel num_threads(job.threads)
+  run(job, columns, block);
+}

@@ -1,0 +1,40 @@
+"""Packing of bitmaps in C++."""
+
+import torch
+from torch import Tensor
+
+from rac_kernels._native.loading import CPU, PARALLEL, load, threads
+from rac_kernels.packed import PackedBitmap
+
+_TAIL = 32  # zeros after the last value
+
+
+def pack_bitmap(weight: Tensor) -> PackedBitmap:
+    """The non-zeros of ``weight`` [R, C], bf16 or fp16 with a unit last stride, on the CPU."""
+    rows, columns = weight.shape
+    bitmap = torch.empty(rows, -(-columns // 8), dtype=torch.uint8)
+    offsets = torch.empty(rows + 1, dtype=torch.int64)
+    where = weight.data_ptr(), weight.stride(0), bitmap.data_ptr(), offsets.data_ptr()
+    sizes = rows, columns, 1 if weight.numel() < PARALLEL else threads()
+    count = load(CPU).bitmap_count(*where, 0, *sizes)
+    values = torch.empty(count + _TAIL, dtype=weight.dtype)
+    values[count:] = 0
+    load(CPU).bitmap_pack(*where, values.data_ptr(), *sizes)
+    return PackedBitmap(values, bitmap, offsets, columns)
+
+
+def unpack_bitmap(packed: PackedBitmap) -> Tensor:
+    """The dense [R, C]."""
+    rows, columns = packed.shape
+    dense = torch.empty(rows, columns, dtype=packed.dtype)
+    load(CPU).bitmap_unpack(
+        dense.data_ptr(),
+        columns,
+        packed.bitmap.data_ptr(),
+        packed.offsets.data_ptr(),
+        packed.values.data_ptr(),
+        rows,
+        columns,
+        1 if dense.numel() < PARALLEL else threads(),
+    )
+    return dense

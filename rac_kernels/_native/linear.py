@@ -1,0 +1,95 @@
+"""Linears with packed weights in C++."""
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from rac_kernels._native.loading import CPU, load, threads
+from rac_kernels.packed import Packed2to4, PackedBitmap
+
+_VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
+_LANES = 16  # what rows of x are padded to
+# Multiply-adds from which a second thread pays for being woken.
+_PARALLEL = 1 << 18
+# Metadata in another order; an entry goes with its weight.
+_codes: weakref.WeakKeyDictionary[Packed2to4, Tensor] = weakref.WeakKeyDictionary()
+
+
+def codes_2to4(packed: Packed2to4) -> Tensor:
+    """The metadata as the kernels read it, uint8 [R' / 4, C / 32, 4, 4], made once for a weight.
+
+    In CUTLASS's order a tile of 32 rows lies in C / 32 pieces, 4 R' bytes apart, each in another
+    page of memory; here four rows stream beside their values, for 1/16 of the dense weight's bytes.
+    """
+    codes = _codes.get(packed)
+    if codes is None:
+        rows, half = packed.values.shape
+        codes = torch.empty(rows // 4, half // 16, 4, 4, dtype=torch.uint8)
+        load(CPU).codes_2to4(
+            packed.metadata.data_ptr(),
+            codes.data_ptr(),
+            rows,
+            2 * half,
+            packed.values.element_size(),
+            threads(),
+        )
+        _codes[packed] = codes
+    return codes
+
+
+def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None, many: bool) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU.
+
+    ``many``: by the kernel that multiplies packed values alone, else by dot products.
+    """
+    return _linear(x, packed, codes_2to4(packed), None, packed.scale, bias, many)
+
+
+def linear_bitmap(x: Tensor, packed: PackedBitmap, bias: Tensor | None, many: bool) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU, as :func:`linear_2to4`."""
+    return _linear(x, packed, packed.bitmap, packed.offsets, None, bias, many)
+
+
+def _linear(
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    codes: Tensor,
+    offsets: Tensor | None,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    many: bool,
+) -> Tensor:
+    rows, columns = packed.shape
+    flat = x.reshape(-1, columns).float()
+    if columns % _LANES:
+        flat = torch.nn.functional.pad(flat, (0, -columns % _LANES))
+    flat = flat.contiguous()
+    vectors = [None if t is None else t.float().contiguous() for t in (scale, bias)]
+    where = [0 if t is None else t.data_ptr() for t in (offsets, *vectors)]
+
+    def run(x32: Tensor, many: bool, leave_out_zeros: bool) -> Tensor:
+        y = torch.empty(x32.shape[0], rows)
+        small = x32.shape[0] * rows * columns < _PARALLEL
+        load(CPU).linear_sparse(
+            many,
+            leave_out_zeros,
+            x32.data_ptr(),
+            y.data_ptr(),
+            packed.values.data_ptr(),
+            codes.data_ptr(),
+            *where,
+            x32.shape[0],
+            rows,
+            columns,
+            x32.shape[1],
+            _VALUES[packed.dtype],
+            1 if small else threads(),
+        )
+        return y
+
+    y = run(flat, many, True)
+    finite = flat.sum(1).isfinite()
+    if not bool(finite.all()):  # 0 * inf is not 0: zeros may not be left out
+        y[~finite] = run(flat[~finite], False, False)
+    return y.to(x.dtype).view(*x.shape[:-1], rows)

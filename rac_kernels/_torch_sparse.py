@@ -1,0 +1,77 @@
+"""2:4 products that torch brings for GPUs: cuSPARSELt, and CUTLASS on compute capability 8.x."""
+
+import weakref
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from rac_kernels.packed import Packed2to4
+from rac_kernels.reference.pack_2to4 import unpack_2to4
+
+HALVES = (torch.bfloat16, torch.float16)
+# Multiples that torch/sparse/semi_structured.py asks of R and C, and of the tokens.
+CUSPARSELT_MULTIPLES, CUTLASS_MULTIPLES, TOKENS = (16, 16), (32, 64), 8
+# cuSPARSELt's own packing, made from the dense weight; an entry goes with its weight.
+_compressed: weakref.WeakKeyDictionary[Packed2to4, Tensor] = weakref.WeakKeyDictionary()
+
+
+def why_not_cusparselt(x: Tensor, packed: Packed2to4) -> str | None:
+    """None when cuSPARSELt can multiply x [..., C] with ``packed``, else why not."""
+    reason = _why_not(x, packed, CUSPARSELT_MULTIPLES)
+    if reason is None and not torch.backends.cusparselt.is_available():
+        return "this torch has no cuSPARSELt"
+    return reason
+
+
+def why_not_cutlass(x: Tensor, packed: Packed2to4) -> str | None:
+    """None when torch's CUTLASS kernel can multiply x [..., C] with ``packed``, else why not."""
+    reason = _why_not(x, packed, CUTLASS_MULTIPLES)
+    if reason is None and torch.cuda.get_device_capability(x.device)[0] != 8:
+        capability = ".".join(map(str, torch.cuda.get_device_capability(x.device)))
+        return f"it runs on compute capability 8.x, and {x.device} has {capability}"
+    return reason
+
+
+def _why_not(x: Tensor, packed: Packed2to4, multiples: tuple[int, int]) -> str | None:
+    if x.device.type != "cuda" or torch.version.hip is not None:
+        return f"it runs on an NVIDIA GPU, and the tensor is on {x.device}"
+    if packed.dtype not in HALVES or x.dtype != packed.dtype:
+        return f"it takes x and values of one dtype, bf16 or fp16, got {x.dtype}, {packed.dtype}"
+    if any(size % multiple for size, multiple in zip(packed.shape, multiples, strict=True)):
+        return f"it takes [R, C] in multiples of {list(multiples)}, got {list(packed.shape)}"
+    return None
+
+
+def cusparselt(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` by cuSPARSELt; its packing of the weight is made at the first call."""
+    compressed = _compressed.get(packed)
+    if compressed is None:
+        compressed = torch._cslt_compress(unpack_2to4(packed).contiguous())
+        _compressed[packed] = compressed
+    flat = x.reshape(-1, x.shape[-1])
+    tokens = flat.shape[0]
+    flat = pad(flat, (0, 0, 0, -tokens % TOKENS)).contiguous()
+    added = None if bias is None or packed.scale is not None else bias.to(x.dtype)
+    y = torch._cslt_sparse_mm(compressed, flat.t(), bias=added, transpose_result=True)
+    return _finish(y[:tokens], x, packed, None if added is not None else bias)
+
+
+def cutlass(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` by torch's CUTLASS kernel, which reads ``packed`` as it is."""
+    flat = x.reshape(-1, x.shape[-1])
+    tokens = flat.shape[0]
+    flat = pad(flat, (0, 0, 0, -tokens % TOKENS)).contiguous()
+    y = torch._sparse_semi_structured_mm(packed.values, packed.metadata, flat.t())
+    return _finish(y.t()[:tokens], x, packed, bias)
+
+
+def _finish(y: Tensor, x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
+    """Scale, then bias, and the shape of y [..., R]."""
+    if packed.scale is not None or bias is not None:
+        y = y.float()
+        if packed.scale is not None:
+            y = y * packed.scale
+        if bias is not None:
+            y = y + bias.float()
+    return y.to(x.dtype).reshape(*x.shape[:-1], packed.rows)

@@ -1,0 +1,53 @@
+"""What all benchmarks measure with."""
+
+import time
+
+import torch
+
+from benchmarks import common
+from benchmarks.common import median_seconds, peak_bytes
+
+
+def test_slow_functions_are_called_less():
+    calls = {"fast": 0, "slow": 0, "once": 0}
+
+    def function(name, seconds):
+        def run():
+            calls[name] += 1
+            time.sleep(seconds)
+
+        return run
+
+    functions = {
+        "fast": function("fast", 0.0),
+        "slow": function("slow", 0.1),
+        "once": function("once", 0.3),
+    }
+    seconds = median_seconds(functions, repeats=4, budget=0.25)
+    # the first call of each is extra, but where it alone is beyond the budget
+    assert calls == {"fast": 5, "slow": 3, "once": 1}
+    assert seconds["fast"] < 0.05 <= 0.1 <= seconds["slow"] < 0.2 < 0.3 <= seconds["once"]
+
+
+def test_peak_counts_what_a_call_had_at_a_time():
+    if peak_bytes(lambda: None) is None:
+        return  # neither CUDA nor a Linux that tells: the rows leave it out
+    size = 64 << 20
+
+    def two_then_one():
+        first = torch.ones(size, dtype=torch.uint8)
+        second = first + 1
+        del first
+        return second
+
+    for _ in range(2):  # memory that the first call freed is seen again
+        assert 1.9 * size < peak_bytes(two_then_one) < 2.3 * size
+    assert peak_bytes(lambda: torch.ones(size, dtype=torch.uint8)) < 1.3 * size
+
+
+def test_not_known_where_the_system_does_not_tell(monkeypatch):
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(common.Path, "write_text", refuse)
+    assert peak_bytes(lambda: None) is None

@@ -1,0 +1,327 @@
+"""Packed checkpoints through plain `from_pretrained`: tokens, casts, saving, and damaged files."""
+
+import copy
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_tensors, refused
+from packing import embedded, greedy, prune_folder
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from rac.engines import Sampling, generate
+from rac.engines.fused import FusedMLP
+from rac.errors import UserError
+from rac.evaluation.runner import fingerprint
+from rac.models import load_model
+from rac.packed.check import ordered_positions
+from rac.packed.linears import LINEARS, Linear2to4, LinearBitmap, PackedLinear
+from rac.packed.pack import pack, raw_bytes, sha256
+
+ROOT = Path(__file__).parent.parent
+NAME = "model.layers.1.mlp.up_proj"
+
+
+@pytest.fixture(scope="module", params=["2:4", "0.5"])
+def both(request, tmp_path_factory) -> tuple[Path, Path]:
+    """The embedded model pruned, dense and packed, in shards."""
+    folder = tmp_path_factory.mktemp("packed")
+    source = embedded(folder / "source", request.param, max_shard_size="2MB")
+    pack(source, folder / "packed")
+    return source, folder / "packed"
+
+
+@pytest.fixture
+def packed(tmp_path, source_of) -> Path:
+    """A tiny model with 2:4 and bitmap linears, packed; to be damaged."""
+    pack(prune_folder(source_of(), tmp_path / "source"), tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+@pytest.mark.parametrize("dtype", ["auto", torch.float32])
+def test_the_same_tokens(dtype, both):
+    source, folder = both
+    assert greedy(folder, dtype=dtype) == greedy(source, dtype=dtype)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2", "gemma3", "opt"])
+def test_the_same_logits_of_every_kind_of_model(architecture, source_of, tmp_path):
+    source = prune_folder(source_of(architecture), tmp_path / "source")
+    pack(source, tmp_path / "packed")
+    ids = torch.arange(3, 40)[None]
+    dense, model = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for folder in (source, tmp_path / "packed")
+    )
+    assert any(isinstance(module, PackedLinear) for module in model.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, dense(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+ORDERS = {
+    "rac first": "import rac\nfrom transformers import AutoModelForCausalLM",
+    "transformers first": "from transformers import AutoModelForCausalLM\nimport rac",
+    "the lazy module alone first": "import transformers, rac\n"
+    "from transformers import AutoModelForCausalLM",
+    "rac twice": "import rac, importlib\nimportlib.reload(rac)\n"
+    "from transformers import AutoModelForCausalLM\nimportlib.reload(rac)",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_either_import_may_come_first(order, packed):
+    code = f"""
+{ORDERS[order]}
+model = AutoModelForCausalLM.from_pretrained({str(packed)!r})
+print(type(model.get_submodule({NAME!r})).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.stdout.strip() == "Linear2to4", done.stderr
+
+
+def test_no_dense_weight_is_kept(both):
+    source, folder = both
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    held = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    files = sum(tensor.nbytes for tensor in read_tensors(folder).values())
+    assert files <= held < files + 10_000  # rotary frequencies
+    module = model.get_submodule(NAME)
+    assert not hasattr(module, "weight") and model.dtype == torch.bfloat16
+    assert repr(module).split("(")[1].startswith("in_features=256, out_features=768, bias=False")
+
+
+def test_bias_and_casts(source_of, tmp_path):
+    """A cast changes the bias and what goes in and out; what is packed stays as it is."""
+    source = prune_folder(source_of("qwen2"), tmp_path / "source")
+    pack(source, tmp_path / "packed")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "packed")
+    module = model.get_submodule("model.layers.1.self_attn.q_proj")
+    before = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    weight = read_tensors(source)["model.layers.1.self_attn.q_proj.weight"]
+    bias = read_tensors(source)["model.layers.1.self_attn.q_proj.bias"]
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        model.to(dtype)
+        assert module.bias.dtype == dtype
+        assert {name: t.dtype for name, t in before.items()} == {
+            name: t.dtype for name, t in module.named_buffers()
+        }
+        x = torch.randn(3, 5, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+        expected = x.double() @ weight.double().T + bias.double()
+        y = module(x)
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), expected, rtol=0.02, atol=0.02)
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.named_buffers())
+
+
+def test_state_dict_round_trip(both):
+    model = AutoModelForCausalLM.from_pretrained(both[1])
+    module = model.get_submodule(NAME)
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    other = type(module)(module.packed.map(torch.zeros_like))
+    other.load_state_dict(state)
+    assert all(torch.equal(getattr(other, name), tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("shard", ["1GB", "2MB"])
+def test_a_loaded_model_can_be_saved(shard, both, tmp_path):
+    _, folder = both
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "saved", max_shard_size=shard)
+    before, after = read_tensors(folder), read_tensors(tmp_path / "saved")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert greedy(tmp_path / "saved") == greedy(folder)
+
+
+def test_the_base_model_alone(packed, tmp_path):
+    base = AutoModel.from_pretrained(packed)
+    full = AutoModelForCausalLM.from_pretrained(packed)
+    ids = torch.arange(3, 20)[None]
+    assert isinstance(base.get_submodule("layers.1.mlp.up_proj"), Linear2to4)
+    assert torch.equal(base(ids).last_hidden_state, full.model(ids).last_hidden_state)
+    base.save_pretrained(tmp_path / "base")
+    again = AutoModel.from_pretrained(tmp_path / "base")
+    assert torch.equal(base(ids).last_hidden_state, again(ids).last_hidden_state)
+
+
+def test_eval_of_a_packed_model(rac, both, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for folder in both:
+        code, out, err = rac(
+            *("eval", "--model", folder, "--limit", 4, "--temperature", 0),
+            *("--max-new-tokens", 60, "--quiet"),
+        )
+        assert (code, err) == (0, [])
+        lines.append([line for line in out if not line.startswith(("minutes", "written"))])
+    assert lines[0] == lines[1] and (tmp_path / "eval-packed" / "eval").is_dir()
+
+
+def test_two_packed_prunings_differ_in_their_fingerprint(both, tmp_path):
+    model = load_model(both[1], "cpu")
+    print_before = fingerprint(model)
+    assert fingerprint(load_model(both[1], "cpu")) == print_before
+    model.get_submodule(NAME).weight_values[0] += 1
+    assert fingerprint(model) != print_before
+
+
+def damage(folder: Path, name: str, change) -> None:
+    """Put `change(tensor)` (None: nothing) in the place of a tensor."""
+    tensors = load_file(folder / "model.safetensors")
+    changed = change(tensors.pop(name))
+    tensors |= {} if changed is None else {name: changed}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def sign_again(folder: Path, part: str, name: str = NAME) -> None:
+    """Write the checksum of what is there now, as only a faulty writer would."""
+    config = json.loads((folder / "config.json").read_text())
+    tensor = load_file(folder / "model.safetensors")[f"{name}.weight_{part}"]
+    entry = config["quantization_config"]["linears"][name]
+    entry["sha256"][part] = sha256(raw_bytes(tensor))
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def flip(tensor: torch.Tensor) -> torch.Tensor:
+    tensor.view(torch.uint8).view(-1)[7] ^= 1
+    return tensor
+
+
+BITMAP = "model.layers.1.mlp.down_proj"
+DAMAGES = {
+    "missing": (f"{NAME}.weight_values", lambda t: None, "is missing"),
+    "shape": (f"{NAME}.weight_metadata", lambda t: t[:-1], "expected shape [64, 2], got [63, 2]"),
+    "dtype": (f"{NAME}.weight_values", lambda t: t.half(), "expected BF16, got F16"),
+    "one bit": (f"{NAME}.weight_values", flip, "is damaged: its checksum"),
+    "metadata": (f"{NAME}.weight_metadata", flip, "is damaged: its checksum"),
+    "bits": (f"{BITMAP}.weight_bitmap", flip, "is damaged: its checksum"),
+    "count": (f"{BITMAP}.weight_values", lambda t: t[1:], "is damaged: its checksum"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damaged_tensors_are_named(kind, packed, rac):
+    name, change, message = DAMAGES[kind]
+    damage(packed, name, change)
+    with pytest.raises(ValueError, match=name) as raised:
+        AutoModelForCausalLM.from_pretrained(packed)
+    assert message in str(raised.value)
+    with pytest.raises(UserError, match=name):
+        load_model(packed, "cpu")
+    line = refused(rac, {"model": packed, "quiet": True}, "eval")
+    assert name in line and message in line
+
+
+def test_a_file_cut_short(packed):
+    file = packed / "model.safetensors"
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    last = max((e["data_offsets"][1], n) for n, e in header.items() if n != "__metadata__")[1]
+    file.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=f"ends inside the tensor {last}"):
+        AutoModelForCausalLM.from_pretrained(packed)
+    for cut in (0, 5, 8 + length // 2):
+        file.write_bytes(content[:cut])
+        with pytest.raises(ValueError, match=r"no complete safetensors header"):
+            AutoModelForCausalLM.from_pretrained(packed)
+
+
+def test_positions_that_no_packing_makes(packed):
+    """With a checksum that agrees: a kernel would gather the wrong activations."""
+
+    def equal_positions(tensor: torch.Tensor) -> torch.Tensor:
+        tensor[3, 1] = (tensor[3, 1] & ~0xF0) | 0x50  # first = second = 1 in the second group
+        return tensor
+
+    damage(packed, f"{NAME}.weight_metadata", equal_positions)
+    sign_again(packed, "metadata")
+    with pytest.raises(ValueError, match=f"{NAME}.weight_metadata holds positions that are not"):
+        AutoModelForCausalLM.from_pretrained(packed)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("bitmap", flip, "weight_offsets do not count the bits"),
+        ("offsets", flip, "weight_offsets do not count the bits"),
+        ("values", lambda t: t[1:], "weight_values: expected"),
+    ],
+)
+def test_bitmaps_that_do_not_fit_their_values(part, change, message, packed):
+    damage(packed, f"{BITMAP}.weight_{part}", change)
+    sign_again(packed, part, BITMAP)
+    with pytest.raises(ValueError, match=message):
+        AutoModelForCausalLM.from_pretrained(packed)
+
+
+def test_every_nibble_by_hand():
+    for nibble in range(16):
+        words = np.full(8, 0x44444444, np.uint32)
+        words[5] = 0x44044444 | nibble << 20
+        assert ordered_positions(words.view(np.uint8)) == (nibble & 3 < nibble >> 2)
+
+
+def test_a_config_that_names_what_is_not_there(packed):
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    linears = config["quantization_config"]["linears"]
+    for change, message in [
+        ({"version": 2}, "packed format 2 is not 1"),
+        ({"linears": linears | {NAME: linears[NAME] | {"format": "1:8"}}}, "unknown packed format"),
+        ({"linears": linears | {NAME: linears[NAME] | {"shape": [48, 64]}}}, NAME),
+        ({"linears": {"model.layers.9.x": linears[NAME]}}, "model.layers.9.x"),
+    ]:
+        changed = config | {"quantization_config": config["quantization_config"] | change}
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=message):
+            AutoModelForCausalLM.from_pretrained(packed)
+
+
+def test_a_state_dict_is_not_a_packed_checkpoint(packed):
+    config = AutoConfig.from_pretrained(packed)
+    tensors = read_tensors(packed)
+    shutil.rmtree(packed)
+    kind = AutoModelForCausalLM._model_mapping[type(config)]
+    with pytest.raises(ValueError, match="loaded from its files, not from a state_dict"):
+        kind.from_pretrained(None, config=config, state_dict=tensors)
+
+
+def test_every_format_has_its_linear():
+    assert set(LINEARS) == {"2:4", "2:4-fp8", "bitmap"} and LINEARS["bitmap"] is LinearBitmap
+
+
+def test_the_engine_fuses_what_is_packed(both):
+    """SwiGLU and norms as in the dense model, and the same tokens from its decode loop."""
+    prompts = [[5, 6, 7], [8, 9, 10, 11]]
+    outputs = []
+    for folder in both:
+        model = load_model(folder, "cpu")
+        assert all(isinstance(layer.mlp.forward, FusedMLP) for layer in model.model.layers)
+        traces = sorted(generate(model, prompts, Sampling(20, 0)), key=lambda trace: trace.index)
+        outputs.append([trace.output_ids for trace in traces])
+    assert outputs[0] == outputs[1] and len(outputs[0][0]) > 3
+
+
+def test_what_is_prepared_for_a_weight_goes_with_it(both):
+    """One packed object as long as the weight is the same, another one once it is not."""
+    module = AutoModelForCausalLM.from_pretrained(both[1]).get_submodule(NAME)
+    first = module.packed
+    assert module.packed is first and first.values is module.weight_values
+    module.to(torch.float32)
+    assert module.packed is first
+    module.load_state_dict(module.state_dict())
+    second = module.packed
+    assert second is not first
+    module.weight_values = module.weight_values.clone()
+    assert module.packed is not second and module.packed.values is module.weight_values
+    assert copy.deepcopy(module).packed.values is not module.weight_values
