@@ -16,20 +16,22 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import bench_options, copy_gbps, device_seconds, report
-from rac_kernels._native.linear_cuda import linear_2to4_cuda, why_not_cuda
-from rac_kernels.ops.packing import pack_2to4
+from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
+from rac_kernels.ops.packing import pack_2to4, pack_bitmap
 
 # R x C of gate or up and of down: 7B, 14B, 32B.
 SHAPES = [(18944, 3584), (3584, 18944), (13824, 5120), (5120, 13824), (27648, 5120), (5120, 27648)]
 TOKENS = (1, 4, 8, 16, 32, 64)
+KINDS = {"2:4": (pack_2to4, linear_2to4_cuda), "0.5": (pack_bitmap, linear_bitmap_cuda)}
 CACHE_BYTES = 200e6  # of which an H200's L2 is 60
 UNIT = 2.0**-23  # tensor cores round towards zero
 
 
-def sparse_weight(rows: int, columns: int) -> Tensor:
-    """Two random values of every four."""
+def sparse_weight(rows: int, columns: int, pattern: str) -> Tensor:
+    """Two random values of every four, or half of all."""
     weight = torch.randn(rows, columns // 4, 4, device="cuda")
-    kept = torch.rand_like(weight).argsort(2).argsort(2) < 2
+    chances = torch.rand_like(weight)
+    kept = chances.argsort(2).argsort(2) < 2 if pattern == "2:4" else chances < 0.5
     return (weight * kept).view(rows, columns).bfloat16()
 
 
@@ -53,38 +55,37 @@ def check(y: Tensor, x: Tensor, weight: Tensor) -> None:
     assert bool(((y.double() - truth).abs() <= bound).all()), "the result is wrong"
 
 
-def bench(rows: int, columns: int, options, gbps: float) -> None:
+def bench(rows: int, columns: int, pattern: str, options, gbps: float) -> None:
     """A row for each number of tokens."""
+    pack, ours = KINDS[pattern]
     sets = max(4, math.ceil(CACHE_BYTES / (1.125 * rows * columns)))
-    weights = [sparse_weight(rows, columns) for _ in range(sets)]
-    packed = [pack_2to4(weight) for weight in weights]
+    weights = [sparse_weight(rows, columns, pattern) for _ in range(sets)]
+    packed = [pack(weight) for weight in weights]
     transposed = [weight.mT.contiguous() for weight in weights]
     for tokens in TOKENS[:1] if options.quick else TOKENS:
         x = torch.randn(tokens, columns, device="cuda").bfloat16()
         reason = why_not_cuda(x, packed[0])
         assert reason is None, reason
-        check(linear_2to4_cuda(x, packed[0], None), x, weights[0])
+        check(ours(x, packed[0], None), x, weights[0])
         calls = {
-            "ours": [partial(linear_2to4_cuda, x, p, None) for p in packed],
+            "ours": [partial(ours, x, p, None) for p in packed],
             "linear": [partial(torch.nn.functional.linear, x, w) for w in weights],
             "transposed": [partial(torch.mm, x, w) for w in transposed],
         }
         graphs = {name: graph_of(listed) for name, listed in calls.items()}
         seconds = device_seconds(graphs, options.repeats, options.device)
         us = {name: value / sets * 1e6 for name, value in seconds.items()}
-        baseline = min(us["linear"], us["transposed"])
         moved = 1.125 * rows * columns + 2 * tokens * (rows + columns)
         row = {
-            "op": "linear_2to4",
+            "op": ours.__name__.removesuffix("_cuda"),
             "device": options.device,
             "dtype": "bfloat16",
-            "R": rows,
-            "C": columns,
-            "T": tokens,
+            "pattern": pattern,
+            **{"R": rows, "C": columns, "T": tokens},
             "time_us": us["ours"],
             "linear_us": us["linear"],
             "transposed_us": us["transposed"],
-            "speedup": baseline / us["ours"],
+            "speedup": min(us["linear"], us["transposed"]) / us["ours"],
             "bytes": moved,
             "of_copy": moved / us["ours"] / 1e3 / gbps,
         }
@@ -95,8 +96,9 @@ def main() -> None:
     """Command line."""
     options = bench_options(__doc__).parse_args()
     gbps = copy_gbps(options.device)
-    for rows, columns in SHAPES[:1] if options.quick else SHAPES:
-        bench(rows, columns, options, gbps)
+    for pattern in KINDS:
+        for rows, columns in SHAPES[:1] if options.quick else SHAPES:
+            bench(rows, columns, pattern, options, gbps)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-// A sparse weight [R, C] as its kernel reads it: strips of 32 rows, a strip in chunks of 64 columns,
-// a chunk in 32 groups of 64 weights, operand by operand of mma.m16n8k16:
+// A sparse weight [R, C] as its kernel reads it: strips of 32 rows, a strip in chunks of 64
+// columns, a chunk in 32 groups of 64 weights, operand by operand of mma.m16n8k16:
 //     group 8 s + 4 h + r, s = 0..3, h = 0..1: register r of columns 16 s .. 16 s + 15 and rows
 //     16 h .. 16 h + 15; weight 2 l + e of it is element e of lane l.
 // A chunk is, in vectors of 16 bytes,

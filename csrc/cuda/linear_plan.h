@@ -31,8 +31,8 @@ BOTH constexpr int product_row(int lane, int i) { return lane / 4 + i / 2 * 8; }
 BOTH constexpr int product_token(int lane, int i) { return lane % 4 * 2 + i % 2; }
 
 // Work is a line of units (tile of rows, chunk of columns), chunks first; block b of `blocks` takes
-// [first_unit(b), first_unit(b + 1)). There are at least as many units as blocks, and units * blocks
-// fits in 31 bits (a plan says so): 64-bit divisions are slow, and a block begins with four.
+// [first_unit(b), first_unit(b + 1)). There are at least as many units as blocks, and units times
+// blocks fits in 31 bits (a plan says so): 64-bit divisions are slow, and a block begins with four.
 BOTH constexpr int first_unit(int block, int blocks, int units) {
   return static_cast<int>(static_cast<unsigned>(block) * units / blocks);
 }

@@ -1,5 +1,5 @@
-// What linears with packed weights share: y = x W^T for 1 to 64 tokens. Decoding is bound by reading
-// W, so W is read once, in order, 16 bytes a lane, and everything else gives way to that:
+// What linears with packed weights share: y = x W^T for 1 to 64 tokens. Decoding is bound by
+// reading W, so W is read once, in order, 16 bytes a lane, and everything else gives way to that:
 //
 //   A block of WARPS warps walks its units (tile of 32 WARPS rows, chunk of columns). A warp copies
 //   its own strip of W into a ring in shared memory and takes operand A from there; x is copied by
@@ -161,7 +161,7 @@ struct Tile {
 
 // Weight: a format's CHUNK, and what copies and multiplies a warp's part of a unit.
 template <typename Weight, typename Half, int TILES, int WARPS>
-__global__ void __launch_bounds__(32 * WARPS)
+__global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
 kernel(const __grid_constant__ Arguments in, int stages, int slot) {
   constexpr int CHUNK = Weight::CHUNK;
   const int chunks = static_cast<int>(ceil_div(in.columns, CHUNK));

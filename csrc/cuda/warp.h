@@ -50,7 +50,9 @@ __device__ __forceinline__ void copy_async(uint4* to, const void* from, bool val
                : "memory");
 }
 
-__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+__device__ __forceinline__ void copy_commit() {
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
 
 // Waits until at most `pending`, 0 to 3, of this thread's groups of copies are under way.
 __device__ __forceinline__ void copy_wait(int pending) {

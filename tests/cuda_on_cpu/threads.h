@@ -21,7 +21,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __grid_constant__
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 
 struct uint4 {
   uint32_t x, y, z, w;

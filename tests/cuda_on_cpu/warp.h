@@ -86,7 +86,9 @@ inline void copy_async(uint4* to, const void* from, bool valid = true) {
   const auto& shared = grid->shared[blockIdx.x];
   expect(to >= shared.data() && to < shared.data() + shared.size(), "a copy beyond shared memory");
   const char* begin = static_cast<const char*>(from);
-  const auto inside = [&](auto range) { return begin >= range.first && begin + 16 <= range.second; };
+  const auto inside = [&](auto range) {
+    return begin >= range.first && begin + 16 <= range.second;
+  };
   expect(!valid || inside(readable[0]) || inside(readable[1]), "a copy from beyond W and x");
   expect(reinterpret_cast<uintptr_t>(from) % 16 == 0, "a copy from an address off 16 bytes");
   const Copy copy{to, valid ? from : nullptr};
@@ -119,7 +121,8 @@ inline uint4 load_matrices(const uint4* row) {
     for (int to = 0; to < 32; ++to) {
       uint32_t words[4];
       for (int j = 0; j < 4; ++j) {
-        std::memcpy(&words[j], static_cast<const char*>(lanes.rows[8 * j + to / 4]) + to % 4 * 4, 4);
+        const auto* row = static_cast<const char*>(lanes.rows[8 * j + to / 4]);
+        std::memcpy(&words[j], row + to % 4 * 4, 4);
       }
       *lanes.matrices[to] = {words[0], words[1], words[2], words[3]};
     }
@@ -175,4 +178,6 @@ void multiply_dense(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
 }
 
 inline int load_acquire(const int* address) { return *address; }
-inline int add_release(int* address, int value) { return std::exchange(*address, *address + value); }
+inline int add_release(int* address, int value) {
+  return std::exchange(*address, *address + value);
+}
