@@ -1,6 +1,6 @@
 """Masks: 2:4 and a share of every row, alone and with Wanda's scores and the pruned weight.
 
-    python -m benchmarks.bench_masks [--device cuda] [--threads N] [--shape R C] [--out benchmarks/results]
+    python -m benchmarks.bench_masks [--device cuda] [--threads N] [--shape R C] [--out FOLDER]
 
 Counts bytes: every score read once and a byte of mask written, for Wanda also the weight written.
 `of_copy` is that over the time, as a share of the copy bandwidth measured in this run; for "triton"
