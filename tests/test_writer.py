@@ -1,6 +1,7 @@
 """Layers are written beside the solve: order, at most one waiting, errors in the main thread."""
 
 import errno
+import json
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 from conftest import arguments, refused
 
 from rac.errors import UserError
+from rac.progress import Stages
 from rac.pruning import stage
 from rac.pruning.stage import PruningStage
 from rac.pruning.writer import Writer
@@ -21,7 +23,7 @@ def test_writes_in_order_in_one_other_thread_and_ends_when_all_is_written():
         threads.add(threading.current_thread())
         written.append(number)
 
-    with Writer() as writer:
+    with Writer(Stages()) as writer:
         for number in range(20):
             writer.submit(write, number)
     assert written == list(range(20))
@@ -39,7 +41,7 @@ def test_at_most_one_is_being_written():
         go.wait(10)
         order.append("first written")
 
-    with Writer() as writer:
+    with Writer(Stages()) as writer:
         writer.submit(slow)  # returns at once
         assert begun.wait(10) and not order
         threading.Timer(0.05, go.set).start()
@@ -56,7 +58,10 @@ def fail():
 @pytest.mark.parametrize("where", ["submit", "wait", "end"])
 def test_an_error_surfaces_where_it_is_next_asked_for(where):
     later = []
-    with pytest.raises(UserError, match="cannot write x: the disk is full"), Writer() as writer:
+    with (
+        pytest.raises(UserError, match="cannot write x: the disk is full"),
+        Writer(Stages()) as writer,
+    ):
         writer.submit(fail)
         if where == "submit":
             writer.submit(later.append, 1)
@@ -67,11 +72,11 @@ def test_an_error_surfaces_where_it_is_next_asked_for(where):
 
 def test_a_failing_block_still_writes_what_it_handed_over_and_keeps_its_own_error():
     written = []
-    with pytest.raises(KeyboardInterrupt), Writer() as writer:
+    with pytest.raises(KeyboardInterrupt), Writer(Stages()) as writer:
         writer.submit(written.append, 1)
         raise KeyboardInterrupt
     assert written == [1]
-    with pytest.raises(KeyError, match="own"), Writer() as writer:
+    with pytest.raises(KeyError, match="own"), Writer(Stages()) as writer:
         writer.submit(fail)
         raise KeyError("own")
 
@@ -122,3 +127,34 @@ def test_replay_moves_on_only_when_the_layer_is_on_disk(rac, base, monkeypatch):
     monkeypatch.setattr(stage, "save_state", checked)
     assert rac(*arguments(base | {"collector": "replay"}))[0] == 0
     assert finished == [1, 2]
+
+
+def test_seconds_apart_are_not_counted_twice():
+    stages = Stages(quiet=True)
+    start = time.perf_counter()
+    with stages.stage("prune", 2) as advance:
+        time.sleep(0.05)
+        for _ in range(2):
+            with stages.apart("read"):
+                time.sleep(0.04)
+            advance(1)
+    with stages.stage("write", 1):
+        time.sleep(0.01)
+    total = time.perf_counter() - start
+    assert 0.05 <= stages.seconds["prune"] < 0.08 <= stages.seconds["read"]
+    assert stages.seconds["write"] >= 0.01
+    assert sum(stages.seconds.values()) == pytest.approx(total, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("collector", "expected"),
+    [
+        ("decode", {"decode traces", "write Hessians", "prune", "read Hessians"}),
+        ("replay", {"decode traces", "replay and prune"}),
+    ],
+)
+def test_the_record_has_the_seconds_of_every_stage(collector, expected, rac, base):
+    assert rac(*arguments(base | {"collector": collector}))[0] == 0
+    record = json.loads((base["out"] / "model" / "rac.json").read_text())
+    assert set(record["seconds"]) == expected | {"wait for layers to be written"}
+    assert all(seconds >= 0 for seconds in record["seconds"].values())

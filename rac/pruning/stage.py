@@ -94,11 +94,15 @@ class PruningStage:
         todo = [layer for layer in self.layers if not self._file(layer).exists()]
         done = len(self.layers) - len(todo)
         stage = self.run.stages.stage("prune", len(self.layers), "layers", done)
-        with stage as advance, Writer() as writer:
+        with stage as advance, Writer(self.run.stages) as writer:
             for layer in todo:
-                self._solve_layer(layer, lambda name: hessians.get(name, device), writer)
+                self._solve_layer(layer, lambda name: self._read(hessians, name, device), writer)
                 advance(1)
         self.run.save_seconds()
+
+    def _read(self, hessians: "SavedHessians", name: str, device: torch.device) -> Tensor:
+        with self.run.stages.apart("read Hessians"):
+            return hessians.get(name, device)
 
     def solve_replayed(self, sequences: list[Sequence]) -> None:
         """Collect and prune layer by layer; `state/replay.pt` holds what enters the next layer."""
@@ -113,7 +117,7 @@ class PruningStage:
         last = self.layers[-1]
         total, done = (last + 1) * tokens, replay.layer * tokens
         stage = self.run.stages.stage("replay and prune", total, "tokens", done)
-        with stage as advance, Writer() as writer:
+        with stage as advance, Writer(self.run.stages) as writer:
             while replay.layer <= last:
                 self._replay_layer(replay, advance, writer)
                 if replay.layer <= last:

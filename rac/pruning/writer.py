@@ -5,16 +5,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
+from rac.progress import Stages
+
 
 class Writer:
     """One thread that writes, one call at a time; a `with` block ends when all is on disk.
 
     What a call raises, a UserError of a full disk too, surfaces in the caller's thread: at the next
     `submit` or `wait`, or at the end of the block. Where the block itself fails, what it handed
-    over is still written.
+    over is still written. The seconds spent waiting are those of "wait for layers to be written".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
         self._pool = ThreadPoolExecutor(1, "rac-writer")
         self._pending: Future | None = None
 
@@ -39,4 +42,5 @@ class Writer:
         """Return when everything submitted is on disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with self._stages.apart("wait for layers to be written"):
+                pending.result()
