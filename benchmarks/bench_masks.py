@@ -1,6 +1,6 @@
 """Masks: 2:4 and a share of every row, alone and with Wanda's scores and the pruned weight.
 
-    python -m benchmarks.bench_masks [--device cuda] [--threads N] [--out benchmarks/results]
+    python -m benchmarks.bench_masks [--device cuda] [--threads N] [--shape R C] [--out FOLDER]
 
 Counts bytes: every score read once and a byte of mask written, for Wanda also the weight written.
 `of_copy` is that over the time, as a share of the copy bandwidth measured in this run; for "triton"
@@ -132,12 +132,14 @@ def _row(
 
 
 def main() -> None:
-    options = bench_options(__doc__).parse_args()
+    parser = bench_options(__doc__)
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("R", "C"), help="this shape alone")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     gbps = copy_gbps(options.device)
     gpu = options.device.startswith("cuda")
-    dtypes = (torch.bfloat16, torch.float32)
-    cases = list(itertools.product(GPU_SHAPES if gpu else CPU_SHAPES, dtypes, PATTERNS))
+    shapes = [options.shape] if options.shape else GPU_SHAPES if gpu else CPU_SHAPES
+    cases = list(itertools.product(shapes, (torch.bfloat16, torch.float32), PATTERNS))
     for (rows, columns), dtype, pattern in cases[:2] if options.quick else cases:
         for row in bench(rows, columns, dtype, Pattern.parse(pattern), options, gbps):
             report(row, options.out, "masks")

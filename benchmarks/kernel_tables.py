@@ -95,6 +95,29 @@ def _masks_row(row: dict) -> list[str]:
     ]
 
 
+def alps_table(folder: Path) -> str:
+    """ALPS beside SparseGPT."""
+    rows = latest(read_results(folder, "alps"), "device", "R", "C", "pattern", "threads")
+    header = (
+        "device|R x C|layers>|pattern|ALPS ms>|SparseGPT ms>|times as long>|error ratio>|largest>"
+    )
+    return markdown(header, (_alps_row(row) for row in rows))
+
+
+def _alps_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        f"{row['R']} x {row['C']}",
+        str(row["layers"]),
+        row["pattern"],
+        f"{row['time_ms']:.0f}",
+        f"{row['baseline_ms']:.1f}",
+        f"{row['times_baseline']:.0f}x",
+        f"{row['error_ratio']:.3f}",
+        f"{row['largest_error_ratio']:.3f}",
+    ]
+
+
 def capture_table(folder: Path) -> str:
     """Producers that append what they make to a ring."""
     rows = latest(read_results(folder, "capture"), "op", "device", "dtype", "D", "B", "threads")
@@ -191,4 +214,5 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "masks": masks_table,
     "pack": pack_table,
     "machine_code": machine_code_table,
+    "alps": alps_table,
 }

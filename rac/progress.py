@@ -36,6 +36,18 @@ class Stages:
     def __init__(self, quiet: bool = False) -> None:
         self.bars = not quiet and sys.stderr.isatty()
         self.seconds: dict[str, float] = {}
+        self._apart = 0.0
+
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """Count the seconds of a block under `name`, not under the stage that it is part of."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self._apart += seconds
 
     @contextmanager
     def stage(
@@ -43,6 +55,7 @@ class Stages:
     ) -> Iterator[Callable[[int], None]]:
         """Time a stage; call the yielded function with the units done since its last call."""
         start, count = time.perf_counter(), 0
+        self._apart = 0.0
 
         def count_up(units: int) -> None:
             nonlocal count
@@ -57,7 +70,7 @@ class Stages:
                 log.info("%s: %s %s", name, f"{total:,}", unit)
                 yield count_up
         finally:
-            seconds = time.perf_counter() - start
+            seconds = time.perf_counter() - start - self._apart
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         log.info("%s: done in %.1f s", name, seconds)
 

@@ -266,7 +266,9 @@ class Run:
                     self.snapshot_seconds,
                 )
             self.save_seconds()
-            save_hessians(path, collector)
+            with self.stages.stage("write Hessians", len(self.groups), "Hessians"):
+                save_hessians(path, collector)
+            self.save_seconds()
             for name in ("decode.pt", "pass.pt"):
                 (self.state / name).unlink(missing_ok=True)
         return SavedHessians(path)

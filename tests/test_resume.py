@@ -51,14 +51,14 @@ def _log_solves(path: Path) -> None:
     """Append a line to `path` for every layer that is written."""
     from rac.pruning.stage import PruningStage
 
-    solve = PruningStage._solve_layer
+    write = PruningStage._write_layer
 
-    def logged(self, layer, hessian_of):
-        solve(self, layer, hessian_of)
+    def logged(self, layer, tensors, rows):
+        write(self, layer, tensors, rows)
         with open(path, "a") as file:
             file.write(f"{layer}\n")
 
-    PruningStage._solve_layer = logged
+    PruningStage._write_layer = logged
 
 
 def _work(function, recipe, out, number=0, after=False, log=None) -> None:

@@ -32,7 +32,7 @@ class LayerResult:
         return asdict(self) | {"shape": list(self.shape)}
 
 
-def output_energy(weight: Tensor, hessian: Tensor, block_size: int = 128) -> float:
+def output_energy(weight: Tensor, hessian: Tensor, block_size: int = 256) -> float:
     """`||W X||_F^2 = tr(W H W^T)` from the lower triangle of H = X^T X.
 
     With `H = L + L^T - diag(H)` it is the sum of `W * (W (2 L - diag(H)))`, and a block of columns

@@ -19,6 +19,7 @@ from rac.errors import UserError
 from rac.files import read_json, write_atomic, write_json
 from rac.models import get_weight, linears, set_weight
 from rac.pruning.solve import LayerResult, solve_group
+from rac.pruning.writer import Writer
 from rac.snapshot import load_state, save_state
 from rac.traces import read_traces
 from rac_kernels import Pattern
@@ -50,8 +51,8 @@ class PruningStage:
         default = self.run.model.config.dtype or self.run.model.dtype
         return self.run.dtypes.get(self.stored.get(name, ""), default)
 
-    def _solve_layer(self, layer: int, hessian_of: Any) -> None:
-        """Prune one layer's linears and write them, results first, then the weights."""
+    def _solve_layer(self, layer: int, hessian_of: Any, writer: Writer) -> dict[str, Tensor]:
+        """Prune one layer's linears and have them written; returns them by name."""
         tensors: dict[str, Tensor] = {}
         rows: list[dict] = []
         for group in self.run.groups:
@@ -61,6 +62,11 @@ class PruningStage:
             for name, weight, result in zip(group.linears, pruned, results, strict=True):
                 tensors[name] = weight.cpu().contiguous()
                 rows.append(result.row())
+        writer.submit(self._write_layer, layer, tensors, rows)
+        return tensors
+
+    def _write_layer(self, layer: int, tensors: dict[str, Tensor], rows: list[dict]) -> None:
+        """Results first, then the weights, whose file says that the layer is finished."""
         write_json(self._file(layer).with_suffix(".json"), rows)
         with write_atomic(self._file(layer)) as temporary:
             save_file(tensors, temporary)
@@ -87,11 +93,16 @@ class PruningStage:
         self.tokens = hessians.tokens
         todo = [layer for layer in self.layers if not self._file(layer).exists()]
         done = len(self.layers) - len(todo)
-        with self.run.stages.stage("prune", len(self.layers), "layers", done) as advance:
+        stage = self.run.stages.stage("prune", len(self.layers), "layers", done)
+        with stage as advance, Writer(self.run.stages) as writer:
             for layer in todo:
-                self._solve_layer(layer, lambda name: hessians.get(name, device))
+                self._solve_layer(layer, lambda name: self._read(hessians, name, device), writer)
                 advance(1)
         self.run.save_seconds()
+
+    def _read(self, hessians: "SavedHessians", name: str, device: torch.device) -> Tensor:
+        with self.run.stages.apart("read Hessians"):
+            return hessians.get(name, device)
 
     def solve_replayed(self, sequences: list[Sequence]) -> None:
         """Collect and prune layer by layer; `state/replay.pt` holds what enters the next layer."""
@@ -105,24 +116,27 @@ class PruningStage:
         self.tokens = {"prompt": prompt_tokens, "decode": tokens - prompt_tokens}
         last = self.layers[-1]
         total, done = (last + 1) * tokens, replay.layer * tokens
-        with self.run.stages.stage("replay and prune", total, "tokens", done) as advance:
+        stage = self.run.stages.stage("replay and prune", total, "tokens", done)
+        with stage as advance, Writer(self.run.stages) as writer:
             while replay.layer <= last:
-                self._replay_layer(replay, advance)
+                self._replay_layer(replay, advance, writer)
                 if replay.layer <= last:
+                    writer.wait()  # the state says that the layers below it are finished
                     save_state(path, {"layer": replay.layer, "hidden": replay.hidden})
         self.run.save_seconds()
 
-    def _replay_layer(self, replay: Replay, advance: Any) -> None:
+    def _replay_layer(self, replay: Replay, advance: Any, writer: Writer) -> None:
         """One layer: Hessians, solve, and on to the next with dense or pruned weights."""
         layer = replay.layer
         groups = [group for group in self.run.groups if group.layer == layer]
         solved = not groups or self._file(layer).exists()
+        pruned = self.recipe.propagate == "pruned" and bool(groups)
+        weights = self._load(layer) if pruned and solved else {}
         if not solved:
             collector = replay.collect(groups, advance)
-            self._solve_layer(layer, collector.hessian)
-        pruned = self.recipe.propagate == "pruned" and bool(groups)
+            weights = self._solve_layer(layer, collector.hessian, writer)
         if pruned:
-            for name, weight in self._load(layer).items():
+            for name, weight in weights.items():
                 set_weight(self.modules[name], weight.to(self.run.model.dtype))
         if layer < self.layers[-1]:
             replay.advance(rerun=pruned or solved)
