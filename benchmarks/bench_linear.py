@@ -86,7 +86,7 @@ def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], lis
         if name.startswith("dense"):
             rows = x.float() if name == "dense_float32" else x
             add(name, "linear", linear, copied, rows)
-            add(name, "mm", lambda x, w: x @ w, [w.mT.contiguous() for w in copied[:1]], rows)
+            add(name, "mm", lambda x, w: x @ w, [w.mT.contiguous() for w in copied], rows)
     return calls
 
 

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/results}
 GPU_SECONDS=${GPU_SECONDS:-570}
-PARTS=${*:-build tests hessian capture decode sample sparsegpt factor masks}
+PARTS=${*:-build tests hessian capture decode sample sparsegpt factor masks linear}
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/triton}
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.kernel_tables import KERNEL_TABLES
 from benchmarks.rows import latest, markdown, read_results
+from benchmarks.sparse_tables import SPARSE_TABLES
 
 ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -141,6 +142,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "peers": peers_table,
     "end_to_end": end_to_end_table,
     **KERNEL_TABLES,
+    **SPARSE_TABLES,
 }
 
 

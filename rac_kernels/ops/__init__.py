@@ -8,7 +8,7 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
-from rac_kernels.ops.linear import linear_2to4, linear_bitmap
+from rac_kernels.ops.linear import linear_2to4, linear_bitmap, linear_status
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
 from rac_kernels.ops.packing import pack_2to4, pack_bitmap, unpack_2to4, unpack_bitmap
 from rac_kernels.ops.sample import nucleus_sample
@@ -22,6 +22,7 @@ __all__ = [
     "hessian_accumulate_",
     "linear_2to4",
     "linear_bitmap",
+    "linear_status",
     "magnitude",
     "native_status",
     "nucleus_sample",
