@@ -6,7 +6,7 @@
 A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
-without bf16 instructions. A variant that takes more than SLOW times the fastest one's time in its
+without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in its
 first call is not timed again and left out.
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
@@ -106,7 +106,11 @@ def timed(calls: dict[tuple[str, str], list[Function]], device: str) -> dict:
         return {key: value / len(calls[key]) for key, value in seconds.items()}
     first = {key: time_once(functions[0], device) for key, functions in calls.items()}
     dense = min(s for (op, _), s in first.items() if op.startswith("dense"))
-    kept = {key: itertools.cycle(calls[key]) for key, s in first.items() if s < SLOW * dense}
+    kept = {
+        key: itertools.cycle(calls[key])
+        for key, s in first.items()
+        if not key[0].startswith("dense") or s < SLOW * dense
+    }
     turn = sum(first[key] for key in kept)
     repeats = max(3, min(51, round(SECONDS / turn)))
     return median_seconds({k: lambda c=c: next(c)() for k, c in kept.items()}, repeats)
