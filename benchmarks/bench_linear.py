@@ -6,8 +6,8 @@
 A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
-without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in its
-first call is not timed again and left out.
+without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
+its first call is not timed again and left out.
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
 metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
