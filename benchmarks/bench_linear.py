@@ -6,8 +6,8 @@
 A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
-without bf16 instructions. A variant that takes more than SLOW times the fastest one's time in its
-first call is not timed again and left out.
+without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
+its first call is not timed again and left out.
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
 metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
@@ -86,7 +86,7 @@ def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], lis
         if name.startswith("dense"):
             rows = x.float() if name == "dense_float32" else x
             add(name, "linear", linear, copied, rows)
-            add(name, "mm", lambda x, w: x @ w, [w.mT.contiguous() for w in copied[:1]], rows)
+            add(name, "mm", lambda x, w: x @ w, [w.mT.contiguous() for w in copied], rows)
     return calls
 
 
@@ -106,7 +106,11 @@ def timed(calls: dict[tuple[str, str], list[Function]], device: str) -> dict:
         return {key: value / len(calls[key]) for key, value in seconds.items()}
     first = {key: time_once(functions[0], device) for key, functions in calls.items()}
     dense = min(s for (op, _), s in first.items() if op.startswith("dense"))
-    kept = {key: itertools.cycle(calls[key]) for key, s in first.items() if s < SLOW * dense}
+    kept = {
+        key: itertools.cycle(calls[key])
+        for key, s in first.items()
+        if not key[0].startswith("dense") or s < SLOW * dense
+    }
     turn = sum(first[key] for key in kept)
     repeats = max(3, min(51, round(SECONDS / turn)))
     return median_seconds({k: lambda c=c: next(c)() for k, c in kept.items()}, repeats)

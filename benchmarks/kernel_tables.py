@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.rows import device_name, latest, markdown, read_results
-from benchmarks.sparse_tables import pack_table
 
 
 def hessian_table(folder: Path) -> str:
@@ -212,7 +211,6 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "sparsegpt": sparsegpt_table,
     "factor": factor_table,
     "masks": masks_table,
-    "pack": pack_table,
     "machine_code": machine_code_table,
     "alps": alps_table,
 }

@@ -202,8 +202,10 @@ def info_command() -> None:
     from rac.info import describe
 
     _set_up(quiet=True)
-    for name, value in describe().items():
-        _say(f"{name:<14}{value}")
+    rows = describe()
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        _say(f"{name:<{width}}{value}")
 
 
 def main() -> None:

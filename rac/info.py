@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from rac_kernels import native_status
+from rac_kernels import linear_status, native_status
 
 PACKAGES = ("rac-prune", "torch", "triton", "transformers", "safetensors", "datasets")
 
@@ -23,7 +23,8 @@ def describe() -> dict[str, str]:
             rows[f"cuda:{index}"] = f"{properties.name}, {memory:.0f} GB"
     else:
         rows["gpu"] = "none"
-    return rows | {f"kernels {name}": status for name, status in native_status().items()}
+    rows |= {f"kernels {name}": status for name, status in native_status().items()}
+    return rows | {f"linear {name}": status for name, status in linear_status().items()}
 
 
 def _version(name: str) -> str:

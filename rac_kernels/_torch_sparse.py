@@ -16,6 +16,19 @@ CUSPARSELT_MULTIPLES, CUTLASS_MULTIPLES, TOKENS = (16, 16), (32, 64), 8
 _compressed: weakref.WeakKeyDictionary[Packed2to4, Tensor] = weakref.WeakKeyDictionary()
 
 
+def status() -> dict[str, str]:
+    """Implementation -> "ok" or why it cannot run on this machine, versions included."""
+    if not torch.cuda.is_available() or torch.version.hip is not None:
+        return dict.fromkeys(("cusparselt", "cutlass"), "no NVIDIA GPU")
+    found = {"cusparselt": "this torch has no cuSPARSELt", "cutlass": "ok"}
+    if torch.backends.cusparselt.is_available():
+        found["cusparselt"] = f"ok, version {torch.backends.cusparselt.version()}"
+    capability = torch.cuda.get_device_capability()
+    if capability[0] != 8:
+        found["cutlass"] = f"runs on compute capability 8.x, not {capability[0]}.{capability[1]}"
+    return found
+
+
 def why_not_cusparselt(x: Tensor, packed: Packed2to4) -> str | None:
     """None when cuSPARSELt can multiply x [..., C] with ``packed``, else why not."""
     reason = _why_not(x, packed, CUSPARSELT_MULTIPLES)

@@ -83,3 +83,4 @@ def test_info(rac):
     code, out, err = rac("info")
     names = [line.split()[0] for line in out]
     assert code == 0 and err == [] and {"torch", "transformers", "python", "kernels"} <= set(names)
+    assert any(line.split()[:2] == ["linear", "cusparselt"] for line in out)

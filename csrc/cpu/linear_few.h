@@ -9,6 +9,7 @@
 #include "linear_values.h"
 
 constexpr int64_t FEW_X_BYTES = 128 << 10;
+constexpr int64_t FETCHED = 768;  // bytes of a row fetched before they are needed
 
 template <int L>
 RAC_INLINE float total(F32<L> sum) {
@@ -52,7 +53,10 @@ RAC_INLINE void few_tile(const SparseLinear& job, const LinearScratch& scratch, 
   uint32_t codes[RB];
   for (; c + 32 <= end; c += 32) {
 #pragma GCC unroll 8
-    for (int r = 0; r < RB; ++r) std::memcpy(&codes[r], reader[r].codes, 4);
+    for (int r = 0; r < RB; ++r) {
+      __builtin_prefetch(reader[r].values + FETCHED);
+      std::memcpy(&codes[r], reader[r].codes, 4);
+    }
 #pragma GCC unroll 4
     for (int step = 0; step < 32; step += L) {
       add_products<Set>(reader, codes, x, c + step, sum);

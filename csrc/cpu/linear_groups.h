@@ -20,6 +20,7 @@
 constexpr int64_t BLOCK = 32;        // columns
 constexpr int64_t TILE_ROWS = 32;    // rows of W that stay in the caches for all tokens
 constexpr int64_t TILE_COLUMNS = 512;
+constexpr int64_t AHEAD = 768;       // bytes of a row fetched before they are needed
 
 // x with the columns of each block in the order 0-3, 16-19, 4-7, 20-23, ...: two halves a vector.
 RAC_INLINE void permute_x(const SparseLinear& job, float* to) {
@@ -56,8 +57,13 @@ RAC_INLINE void group_tile(const SparseLinear& job, int64_t four, const float* c
   }
   for (int64_t c = first; c < last; c += BLOCK, values += BLOCK, codes += BLOCK / 2) {
     __m256i row[4], word[4];
+    // Four short streams are too many and too short for the hardware: at the end of these rows
+    // comes the beginning of the next four.
+    const int64_t ahead = c + AHEAD < job.columns ? AHEAD : AHEAD + 3 * job.columns;
+    _mm_prefetch(reinterpret_cast<const char*>(codes + AHEAD), _MM_HINT_T0);
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
+      _mm_prefetch(reinterpret_cast<const char*>(values + r * job.columns + ahead), _MM_HINT_T0);
       row[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + r * job.columns));
     }
     const __m256i ab = _mm256_unpacklo_epi32(row[0], row[1]);

@@ -9,7 +9,7 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
-from rac_kernels.ops.linear import linear_2to4, linear_bitmap
+from rac_kernels.ops.linear import linear_2to4, linear_bitmap, linear_status
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
 from rac_kernels.ops.packing import (
     mask_and_pack_2to4,
@@ -30,6 +30,7 @@ __all__ = [
     "hessian_accumulate_",
     "linear_2to4",
     "linear_bitmap",
+    "linear_status",
     "magnitude",
     "mask_and_pack_2to4",
     "native_status",

@@ -2,6 +2,7 @@
 
 import importlib
 
+import torch
 from torch import Tensor
 
 from rac_kernels import _native, linear_choice
@@ -10,6 +11,7 @@ from rac_kernels._choice import choose, native_cpu, needs_backward
 from rac_kernels.packed import Packed2to4, PackedBitmap
 from rac_kernels.reference import linear_sparse as reference_linear
 
+CUDA = "rac_kernels._native.linear_cuda"  # our kernels for a CUDA tensor, impl "native"
 IMPLEMENTATIONS = ("auto", "reference", "native", "cusparselt", "cutlass")
 
 
@@ -78,6 +80,13 @@ def linear_bitmap(
         return _native.linear_bitmap_cuda(x, packed, bias)
     kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
     return _native.linear_bitmap(x, packed, bias, kernel == "many")
+
+
+def linear_status() -> dict[str, str]:
+    """Which implementations of the sparse linears can run here, and what "auto" takes when."""
+    status = {"native (cpu)": native_cpu(torch.empty(0)) or "ok"}
+    status |= _torch_sparse().status()
+    return status | {f"auto {n}": line for n, line in enumerate(linear_choice.table(), 1)}
 
 
 def _choose_2to4(op: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor | None) -> str:
