@@ -35,7 +35,8 @@ def sparsegpt_table(folder: Path) -> str:
     """Factor and solve of one layer."""
     rows = latest(read_results(folder, "sparsegpt"), "device", "R", "C", "pattern", "threads")
     header = (
-        "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|over the floor>|error ratio>"
+        "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|llm-compressor ms>"
+        "|over the floor>|error ratio>|scratch over W + H>"
     )
     return markdown(header, (_sparsegpt_row(row) for row in rows))
 
@@ -47,8 +48,10 @@ def _sparsegpt_row(row: dict) -> list[str]:
         row["pattern"],
         *(f"{row[name]:.0f}" for name in ("factor_ms", "solve_ms", "baseline_ms")),
         f"{row['speedup']:.1f}x",
-        f"{row['over_floor']:.1f}x",
+        f"{row['llm_compressor_ms']:.0f}" if "llm_compressor_ms" in row else "",
+        f"{row['over_floor']:.2f}x",
         f"{row['error_ratio']:.4f}",
+        f"{row['scratch_over_inputs']:.0%}" if "scratch_over_inputs" in row else "",
     ]
 
 

@@ -11,7 +11,7 @@ namespace py = pybind11;
 
 namespace {
 
-void linear_at(bool many, bool leave_out_zeros, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t codes,
+void linear_at(bool many, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t codes,
                uintptr_t offsets, uintptr_t scale, uintptr_t bias, int64_t tokens, int64_t rows,
                int64_t columns, int64_t padded, int value, int threads) {
   if (tokens < 1 || rows < 0 || columns < 1 || padded % 16 != 0 || padded < columns || value < 0 ||
@@ -36,7 +36,7 @@ void linear_at(bool many, bool leave_out_zeros, uintptr_t x, uintptr_t y, uintpt
                          threads};
   const py::gil_scoped_release release;
   if (many) linear_many(job);
-  else linear_few(job, leave_out_zeros);
+  else linear_few(job);
 }
 
 void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t columns,

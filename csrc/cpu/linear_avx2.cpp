@@ -16,7 +16,6 @@
 #pragma GCC target("avx2,fma,popcnt")
 
 #include "linear_few.h"
-#include "linear_groups.h"
 #include "linear_many.h"
 
 namespace {
@@ -46,11 +45,7 @@ struct Avx2 {
 
 }  // namespace
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) {
-  if (scratch.panels && job.value == Value::BF16) groups_of<Bf16>(job, scratch);
-  else if (scratch.panels && job.value == Value::FP16) groups_of<Fp16>(job, scratch);
-  else few<Avx2>(job, scratch);
-}
+void few_avx2(const SparseLinear& job, const LinearScratch&) { few<Avx2>(job); }
 
 void many_avx2(const SparseLinear& job, const LinearScratch& scratch) { many<Avx2>(job, scratch); }
 

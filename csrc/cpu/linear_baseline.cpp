@@ -23,9 +23,7 @@ struct Baseline {
 
 }  // namespace
 
-void few_baseline(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Baseline>(job, scratch);
-}
+void few_baseline(const SparseLinear& job, const LinearScratch&) { few<Baseline>(job); }
 
 void many_baseline(const SparseLinear& job, const LinearScratch& scratch) {
   many<Baseline>(job, scratch);

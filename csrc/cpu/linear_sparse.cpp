@@ -10,28 +10,23 @@
 
 namespace {
 
-void run(const SparseLinear& job, LinearKernel kernel, int64_t panel_floats) {
-  AlignedArray<int64_t> position(job.offsets ? job.rows : 0);
-  AlignedArray<float> panels(panel_floats);
-  const LinearScratch scratch{position.get(), panel_floats ? panels.get() : nullptr};
+void run(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scratch) {
 #pragma omp parallel num_threads(job.threads)
   kernel(job, scratch);
 }
 
 }  // namespace
 
-void linear_few(const SparseLinear& job, bool leave_out_zeros) {
-  const bool halves = job.value == Value::BF16 || job.value == Value::FP16;
-  const bool permuted = leave_out_zeros && halves && !job.offsets;
-  // linear_groups.h, for 256-bit registers, takes half the multiply-adds of few_avx512
-  const auto kernel = pick(few_baseline, few_avx2, permuted ? few_avx2 : few_avx512);
-  run(job, kernel, permuted ? job.tokens * job.columns : 0);
+void linear_few(const SparseLinear& job) {
+  run(job, pick(few_baseline, few_avx2, few_avx512), {});
 }
 
 void linear_many(const SparseLinear& job) {
   const int64_t width = panel_width(job.tokens);
   const int64_t tokens = (std::min(GROUP, job.tokens) + width - 1) / width * width;
-  run(job, pick(many_baseline, many_avx2, many_avx512), tokens * job.padded);
+  AlignedArray<int64_t> position(job.offsets ? job.rows : 0);
+  AlignedArray<float> panels(tokens * job.padded);
+  run(job, pick(many_baseline, many_avx2, many_avx512), {position.get(), panels.get()});
 }
 
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,

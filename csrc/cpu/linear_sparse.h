@@ -27,8 +27,8 @@ struct SparseLinear {
 };
 
 // By dot products along the rows of W, a weight decoded in a register for up to 8 tokens. Zeros are
-// multiplied too, as in a dense product, unless they may be left out.
-void linear_few(const SparseLinear& job, bool leave_out_zeros);
+// multiplied too, as in a dense product.
+void linear_few(const SparseLinear& job);
 
 // By sums of rows of x^T: zeros are left out.
 void linear_many(const SparseLinear& job);
@@ -38,7 +38,7 @@ void linear_many(const SparseLinear& job);
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
                 int value_bytes, int threads);
 
-// What a kernel shares among its threads besides the job.
+// What linear_many shares among its threads besides the job.
 struct LinearScratch {
   int64_t* position;  // [rows]: the first value of each row that is not yet used; bitmap
   float* panels;      // x in another order

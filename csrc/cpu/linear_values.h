@@ -69,6 +69,7 @@ struct TwoToFour {
   const uint8_t* values;
   const uint8_t* codes;
 
+  RAC_INLINE TwoToFour begin(const SparseLinear& job, int64_t row) { return at(job, {}, row, 0); }
   RAC_INLINE TwoToFour at(const SparseLinear& job, const LinearScratch&, int64_t row,
                           int64_t first) {
     return {job.values + (row * job.columns + first) / 2 * V::BYTES,
@@ -90,6 +91,9 @@ struct Bitmap {
   const uint8_t* values;
   const uint8_t* codes;
 
+  RAC_INLINE Bitmap begin(const SparseLinear& job, int64_t row) {
+    return {job.values + 2 * job.offsets[row], job.codes + row * ((job.columns + 7) / 8)};
+  }
   RAC_INLINE Bitmap at(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
                        int64_t first) {
     return {job.values + 2 * scratch.position[row],

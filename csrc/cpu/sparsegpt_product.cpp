@@ -67,7 +67,11 @@ RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Bl
   constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
   const float* left = block.matrix.out + (tile * job.columns + k0) * T;
   float* values = block.values + tile * columns.padded * T;
-  for (int64_t j = 0; j < columns.padded; j += N) {
+  // The next tile's chunk, a share with each group of columns: it comes from memory.
+  const char* next = reinterpret_cast<const char*>(left + job.columns * T);
+  const int64_t share = (depth * T * sizeof(float) * N / columns.padded + 63) / 64 * 64;
+  for (int64_t j = 0; j < columns.padded; j += N, next += share) {
+    for (int64_t line = 0; line < share; line += 64) __builtin_prefetch(next + line, 0, 2);
     F32<L> sum[N][V];
     const float* right = columns.carry + j / N * columns.stride_carry + k0 * N;
     multiply<L>(left, T, right, N, depth, sum);

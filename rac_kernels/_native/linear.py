@@ -68,12 +68,11 @@ def _linear(
     vectors = [None if t is None else t.float().contiguous() for t in (scale, bias)]
     where = [0 if t is None else t.data_ptr() for t in (offsets, *vectors)]
 
-    def run(x32: Tensor, many: bool, leave_out_zeros: bool) -> Tensor:
+    def run(x32: Tensor, many: bool) -> Tensor:
         y = torch.empty(x32.shape[0], rows)
         small = x32.shape[0] * rows * columns < _PARALLEL
         load(CPU).linear_sparse(
             many,
-            leave_out_zeros,
             x32.data_ptr(),
             y.data_ptr(),
             packed.values.data_ptr(),
@@ -88,8 +87,9 @@ def _linear(
         )
         return y
 
-    y = run(flat, many, True)
-    finite = flat.sum(1).isfinite()
-    if not bool(finite.all()):  # 0 * inf is not 0: zeros may not be left out
-        y[~finite] = run(flat[~finite], False, False)
+    y = run(flat, many)
+    if many:
+        finite = flat.sum(1).isfinite()
+        if not bool(finite.all()):  # 0 * inf is not 0: zeros may not be left out
+            y[~finite] = run(flat[~finite], False)
     return y.to(x.dtype).view(*x.shape[:-1], rows)
