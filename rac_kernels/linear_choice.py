@@ -9,8 +9,8 @@ import torch
 
 # (device, packing, bytes of a value) -> ((tokens up to which, implementation), ...), None: all.
 # On the CPU the implementation is always "native"; beside it stands which of its two kernels:
-# "few" (dot products, a weight decoded for 8 tokens at a time) or "many" (only packed values are
-# multiplied, tokens in the lanes).
+# "few" (dot products along a row, a weight decoded for up to 4 tokens) or "many" (only packed values
+# are multiplied, tokens in the lanes).
 CPU: dict[tuple[str, int], tuple[tuple[int | None, str], ...]] = {
     ("2:4", 2): ((None, "few"),),
     ("2:4", 1): ((31, "few"), (None, "many")),

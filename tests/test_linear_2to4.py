@@ -138,8 +138,8 @@ def test_codes_are_made_once_and_go_with_their_weight():
     from rac_kernels._native import linear
 
     weight, packed = packed_weight(70, 128)
-    codes = linear.codes_2to4(packed)
-    assert codes is linear.codes_2to4(packed)
+    codes = linear.codes_of(packed)
+    assert codes is linear.codes_of(packed)
     assert codes.nbytes * 16 == packed.values.shape[0] * 128 * 2
     # By definition: row 33's first two groups, columns 0 to 7, are two nibbles of one byte.
     expected = 0

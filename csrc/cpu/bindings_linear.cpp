@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "huge_pages.h"
 #include "linear_sparse.h"
 #include "pack_bitmap.h"
 
@@ -50,6 +51,11 @@ void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t co
              columns, value_bytes, threads);
 }
 
+void collapse_at(uintptr_t memory, int64_t bytes) {
+  const py::gil_scoped_release release;
+  collapse_huge_pages(reinterpret_cast<const void*>(memory), bytes);
+}
+
 BitmapRows bitmap_rows(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offsets,
                        uintptr_t values, int64_t rows, int64_t columns, int threads) {
   if (rows < 0 || columns < 0 || (rows > 1 && stride < columns) || threads < 1) {
@@ -78,6 +84,7 @@ auto bitmap_at(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offs
 void bind_linear(py::module_& module) {
   module.def("linear_sparse", &linear_at);
   module.def("codes_2to4", &codes_2to4_at);
+  module.def("collapse_huge_pages", &collapse_at);
   module.def("bitmap_count", &bitmap_at<bitmap_count>);
   module.def("bitmap_pack", &bitmap_at<bitmap_pack>);
   module.def("bitmap_unpack", &bitmap_at<bitmap_unpack>);

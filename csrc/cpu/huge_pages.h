@@ -17,3 +17,14 @@ inline void advise_huge_pages(void* memory, int64_t bytes) {
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
 }
+
+// The same for memory that has been written, at once: its whole pages are copied together. Takes
+// some 0.4 ms a MB, and pays for what is read again and again. Files' pages stay as they are.
+inline void collapse_huge_pages(const void* memory, int64_t bytes) {
+#if defined(__linux__)
+  constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, of Linux 6.1; older ones refuse it
+  const auto begin = (reinterpret_cast<uintptr_t>(memory) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / HUGE_PAGE * HUGE_PAGE;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, COLLAPSE);
+#endif
+}

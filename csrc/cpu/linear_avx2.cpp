@@ -45,7 +45,9 @@ struct Avx2 {
 
 }  // namespace
 
-void few_avx2(const SparseLinear& job, const LinearScratch&) { few<Avx2>(job); }
+void few_avx2(const SparseLinear& job, const LinearScratch& scratch) {
+  few<Avx2>(job, scratch);
+}
 
 void many_avx2(const SparseLinear& job, const LinearScratch& scratch) { many<Avx2>(job, scratch); }
 

@@ -54,7 +54,9 @@ struct Avx512 {
 
 }  // namespace
 
-void few_avx512(const SparseLinear& job, const LinearScratch&) { few<Avx512>(job); }
+void few_avx512(const SparseLinear& job, const LinearScratch& scratch) {
+  few<Avx512>(job, scratch);
+}
 
 void many_avx512(const SparseLinear& job, const LinearScratch& scratch) {
   many<Avx512>(job, scratch);

@@ -23,7 +23,9 @@ struct Baseline {
 
 }  // namespace
 
-void few_baseline(const SparseLinear& job, const LinearScratch&) { few<Baseline>(job); }
+void few_baseline(const SparseLinear& job, const LinearScratch& scratch) {
+  few<Baseline>(job, scratch);
+}
 
 void many_baseline(const SparseLinear& job, const LinearScratch& scratch) {
   many<Baseline>(job, scratch);

@@ -18,7 +18,9 @@ void run(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scra
 }  // namespace
 
 void linear_few(const SparseLinear& job) {
-  run(job, pick(few_baseline, few_avx2, few_avx512), {});
+  const int64_t tokens = job.tokens > 1 ? (job.tokens + 3) / 4 * 4 : 0;
+  AlignedArray<float> panels(tokens * job.padded);
+  run(job, pick(few_baseline, few_avx2, few_avx512), {nullptr, panels.get()});
 }
 
 void linear_many(const SparseLinear& job) {

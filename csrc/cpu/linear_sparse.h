@@ -26,7 +26,7 @@ struct SparseLinear {
   int threads;
 };
 
-// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens. Zeros are
+// By dot products along the rows of W, a weight decoded in a register for up to 4 tokens. Zeros are
 // multiplied too, as in a dense product.
 void linear_few(const SparseLinear& job);
 
@@ -38,10 +38,10 @@ void linear_many(const SparseLinear& job);
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
                 int value_bytes, int threads);
 
-// What linear_many shares among its threads besides the job.
+// What a kernel shares among its threads besides the job.
 struct LinearScratch {
   int64_t* position;  // [rows]: the first value of each row that is not yet used; bitmap
-  float* panels;      // x in another order
+  float* panels;      // x in another order: of whole fours of tokens, or whole panels
 };
 
 constexpr int64_t GROUP = 256;  // tokens of which panels are made at a time
