@@ -84,7 +84,7 @@ def pack_command(
         str,
         typer.Option(
             help="auto: 2:4 where it fits, else bitmap where it gains; or one of them; or "
-            "fp8-dense, which vLLM loads."
+            "fp8-dense, compressed-tensors' format."
         ),
     ] = "auto",
     fp8: Annotated[bool, typer.Option("--fp8", help="2:4 values in fp8, scaled by row.")] = False,

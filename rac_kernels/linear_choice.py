@@ -46,9 +46,12 @@ def _at(ranges: tuple[tuple[int | None, object], ...], tokens: int):
     return next(choice for last, choice in ranges if last is None or tokens <= last)
 
 
+_KERNELS = {"few": "dot products along rows", "many": "packed values alone"}
+
+
 def _words(ranges: tuple[tuple[int | None, object], ...]) -> str:
     parts = []
     for last, choice in ranges:
-        name = choice if isinstance(choice, str) else " or ".join((*choice, "reference"))
+        name = _KERNELS[choice] if choice in _KERNELS else " or ".join((*choice, "reference"))
         parts.append(name if last is None else f"{name} up to {last} tokens")
     return ", ".join(parts)
