@@ -14,7 +14,7 @@ PYTHON=${PYTHON:-python3}
 OUT=${OUT:-benchmarks/results}
 GPU_SECONDS=${GPU_SECONDS:-570}
 PARTS=${*:-build tests sanitize hessian capture decode sample sparsegpt factor masks solve7b solve32b
-  pack linear linear_cuda}
+  pack linear linear_cuda throughput}
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/triton}
 
 "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || {
@@ -50,6 +50,10 @@ for part in $PARTS; do
     # Only the files with GPU tests are collected: the rest may need packages that are not there.
     mapfile -t files < <(grep -l 'mark\.gpu\|needs_triton\|every_impl' tests/test_*.py)
     run tests 300 "$PYTHON" -m pytest -m gpu --maxfail=20 "${files[@]}"
+    ;;
+  throughput)  # the model with random weights: no other is there
+    run throughput 150 "$PYTHON" -m benchmarks.bench_throughput --device cuda \
+      --models R1-Distill-Qwen-1.5B --out "$OUT"
     ;;
   solve*)
     run "$part" 120 "$PYTHON" -m benchmarks.bench_sparsegpt --device cuda --model "${part#solve}" --out "$OUT"

@@ -28,7 +28,7 @@ from rac_kernels._triton.triangle import triangle_index
 def diagonal_kernel(
     h_ptr,  # H [C, C], float32
     inverse_ptr,  # [BLOCK, BLOCK], float32: gets U_bb^-1
-    failed_ptr,  # float64 [2]: gets 1 + the highest column whose pivot is not positive, the pivot
+    failed_ptr,  # float64 [2]: gets 1 + the first column whose pivot is not positive, the pivot
     start,
     size,
     stride,
@@ -42,25 +42,23 @@ def diagonal_kernel(
     lower = tl.maximum(r, c).to(tl.int64) * stride + tl.minimum(r, c)  # symmetric
     work = tl.load(h_ptr + lower, mask=inside, other=0.0).to(tl.float64)  # [BLOCK, 2 BLOCK]
     work = tl.where(inside, work, ((c == r) | (c == r + BLOCK)).to(tl.float64))
-    failed = 0
-    worst = tl.full((), 0, tl.float64)
+    failed = tl.load(failed_ptr).to(tl.int32)
     for step in range(0, BLOCK):
         j = BLOCK - 1 - step
         row = tl.sum(tl.where(r == j, work, 0.0), 0)  # [2 BLOCK]
         pivot = tl.sum(tl.where(tl.arange(0, 2 * BLOCK) == j, row, 0.0), 0)
         column = tl.sum(tl.where(c == j, work, 0.0), 1)  # [BLOCK]
         positive = (pivot > 0) & (pivot < float("inf"))
-        worst = tl.where(positive | (failed > 0), worst, pivot)
-        failed = tl.maximum(failed, tl.where(positive, 0, start + j + 1))
+        first = (failed == 0) & (positive == 0)
+        tl.store(failed_ptr + 1, pivot, mask=first)
+        failed = tl.where(first, start + j + 1, failed)
         # Row j becomes one of U_bb^T and of the inverse; a multiple of it is taken off those above.
         done = (row * (1.0 / tl.sqrt(pivot)))[None, :]
         factor = (column * (1.0 / tl.sqrt(pivot)))[:, None]
         work = tl.where(r == j, done, tl.where(r < j, work - factor * done, work))
     tl.store(h_ptr + r.to(tl.int64) * stride + c, work.to(tl.float32), mask=inside & (c <= r))
     tl.store(inverse_ptr + r * BLOCK + (c - BLOCK), work.to(tl.float32), mask=c >= BLOCK)
-    if (tl.load(failed_ptr) == 0) & (failed > 0):
-        tl.store(failed_ptr, failed.to(tl.float64))
-        tl.store(failed_ptr + 1, worst)
+    tl.store(failed_ptr, failed.to(tl.float64))
 
 
 @triton.jit(do_not_specialize=["size"])
