@@ -47,7 +47,7 @@ def _product(matrix: Tensor, v: Tensor, rows: int = 4096) -> Tensor:
 def bench(columns: int, options, gflops: float) -> list[dict]:
     """Check each implementation, then time all of them and the baseline in turns."""
     hessian = random_hessian(columns, options.device)
-    impls = ["reference", "triton"] if options.device.startswith("cuda") else ["reference"]
+    impls = ["reference", "triton" if options.device.startswith("cuda") else "native"]
     errors = {i: residual(factor_hessian(hessian, DAMPING, impl=i).upper, hessian) for i in impls}
     for impl, error in errors.items():
         assert error < 1e-5, f"{impl}: U U^T differs from H by {error} at C={columns}"
