@@ -18,8 +18,8 @@ inline void advise_huge_pages(void* memory, int64_t bytes) {
 #endif
 }
 
-// The same for memory that has been written, at once: its whole pages are copied together. Takes
-// some 0.4 ms a MB, and pays for what is read again and again. Files' pages stay as they are.
+// The same for memory that has been written, at once: its whole pages are copied together, which
+// pays for what is read again and again. Files' pages stay as they are.
 inline void collapse_huge_pages(const void* memory, int64_t bytes) {
 #if defined(__linux__)
   constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, of Linux 6.1; older ones refuse it

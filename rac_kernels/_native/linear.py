@@ -21,7 +21,7 @@ def codes_of(packed: Packed2to4 | PackedBitmap) -> Tensor:
 
     In CUTLASS's order a tile of 32 rows lies in C / 32 pieces, 4 R' bytes apart, each in another
     page of memory; here four rows stream beside their values, for 1/16 of the dense weight's bytes.
-    The values are moved to huge pages, which take a third less time to read.
+    The values are moved to huge pages: they are read at every call.
     """
     codes = _codes.get(packed)
     if codes is None:
