@@ -7,6 +7,7 @@ import time
 import pytest
 
 from rac.assets.tokenizer import build_tokenizer
+from rac.evaluation import Question
 from rac.evaluation.answers import (
     decode,
     final_text,
@@ -14,7 +15,7 @@ from rac.evaluation.answers import (
     last_boxed,
     predicted_answer,
 )
-from rac.evaluation.grading import ExactGrader, MathGrader
+from rac.evaluation.graders import ExactGrader, Grade, MathGrader
 from rac.evaluation.metrics import standard_error, summarize
 from rac.evaluation.responses import Response
 
@@ -77,9 +78,9 @@ def test_knows_thinking(tokenizer):
 
 
 def test_exact_grader_strips_and_nothing_else():
-    grader = ExactGrader()
-    assert grader.grade(" 12\n", "12")
-    assert not grader.grade("12.0", "12")
+    grader, question = ExactGrader(), Question("", "12")
+    assert grader.grade(" 12\n", question) == Grade(True, "12")
+    assert grader.grade("so \\boxed{12.0}", question) == Grade(False, "12.0")
 
 
 def test_math_grader_survives_hangs_and_works_off_the_main_thread(caplog):
@@ -96,7 +97,7 @@ def test_math_grader_survives_hangs_and_works_off_the_main_thread(caplog):
     verdicts = []
     with MathGrader(seconds=2.0) as grader:
         work = threading.Thread(
-            target=lambda: verdicts.extend(grader.grade(p, a) for p, a, _ in cases)
+            target=lambda: verdicts.extend(grader.equal(p, a) for p, a, _ in cases)
         )
         start = time.monotonic()
         work.start()

@@ -2,19 +2,19 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rac.errors import UserError
-from rac.evaluation.tasks import Messages
+from rac.evaluation.tasks.base import Messages
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Response:
-    """One graded response.
+    """One graded response: the `sample`-th to question `index`.
 
     `finished`: it has a final text to grade (False: a thinking model never wrote `</think>`).
     `seconds` is the evaluation's wall time when this response was done, earlier parts included.
@@ -31,6 +31,9 @@ class Response:
     prompt_tokens: int
     output_tokens: int
     seconds: float
+    sample: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 class ResponseLog:

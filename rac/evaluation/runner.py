@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rac.engines import Sampling, Trace, generate
 from rac.engines.inputs import context_length
 from rac.errors import UserError
-from rac.evaluation.answers import decode, final_text, knows_thinking, predicted_answer
-from rac.evaluation.grading import ExactGrader, MathGrader, make_grader
+from rac.evaluation.answers import decode, final_text, knows_thinking
+from rac.evaluation.graders import Grade, Grader, make_grader
 from rac.evaluation.metrics import EvalResult, summarize
 from rac.evaluation.responses import Response, ResponseLog
 from rac.evaluation.tasks import Question, Task, load_task
@@ -116,7 +116,7 @@ class _Grading:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        grader: ExactGrader | MathGrader,
+        grader: Grader,
         task: Task,
     ) -> None:
         self.tokenizer, self.grader, self.task = tokenizer, grader, task
@@ -126,15 +126,17 @@ class _Grading:
         question: Question = self.task.questions[index]
         text = decode(self.tokenizer, trace.output_ids)
         final = final_text(text, self.thinks)
-        predicted = None if final is None else predicted_answer(final)
-        correct = predicted is not None and self.grader.grade(predicted, question.answer)
+        unfinished = Grade(False, None)
+        grade = unfinished if final is None else self.grader.grade(final, question)
         return {
             "index": index,
             "prompt": question.prompt,
             "answer": question.answer,
             "text": text,
-            "predicted": predicted,
-            "correct": correct,
+            "predicted": grade.predicted,
+            "correct": grade.correct,
+            "scores": grade.scores,
+            "note": grade.note,
             "finished": final is not None,
             "finish_reason": trace.finish_reason,
             "prompt_tokens": len(trace.prompt_ids),
@@ -145,7 +147,7 @@ class _Grading:
 def _first(task: Task, limit: int | None) -> Task:
     if limit is not None and limit < 1:
         raise UserError(f"the number of problems must be at least 1, got {limit}")
-    return Task(task.name, task.questions[:limit], task.grader)
+    return replace(task, questions=task.questions[:limit])
 
 
 def _require_fit(prompts: list[list[int]], context: int) -> None:

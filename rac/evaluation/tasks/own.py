@@ -1,69 +1,23 @@
-"""What is asked: the embedded problems, or the user's own JSONL file."""
+"""The embedded problems, and the user's own JSONL file."""
 
-import hashlib
 import itertools
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rac.assets.problems import generate_problems
 from rac.errors import UserError
-from rac.evaluation.grading import GRADERS
+from rac.evaluation.tasks.base import Messages, Question
 
 EMBEDDED_QUESTIONS = 200
 EMBEDDED_SEED = 0
 
-Messages = list[dict[str, str]]
 
-
-@dataclass(frozen=True)
-class Question:
-    """One problem: a prompt (text, or chat messages) and the answer it is graded against."""
-
-    prompt: str | Messages
-    answer: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """Questions and the name of the grader that judges their responses."""
-
-    name: str
-    questions: tuple[Question, ...]
-    grader: str = "exact"
-
-    @property
-    def digest(self) -> str:
-        """A fingerprint of questions and grader: equal digests, comparable accuracies."""
-        content = [self.grader, [[q.prompt, q.answer] for q in self.questions]]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_task(
-    name: str, path: Path | None = None, *, grader: str = "exact", limit: int | None = None
-) -> Task:
-    """Load the task `name`: "embedded", or "jsonl" with its file in `path`.
-
-    `limit` keeps the first questions (embedded: how many to make, 200 when None).
-
-    Raises:
-        UserError: unknown task or grader, a limit below 1, or a line of the file that has no
-            usable prompt or answer.
-    """
-    if limit is not None and limit < 1:
-        raise UserError(f"the number of problems must be at least 1, got {limit}")
-    if grader not in GRADERS:
-        raise UserError(f"grader {grader!r} is not one of {', '.join(GRADERS)}")
-    if name == "embedded":
-        problems = generate_problems("heldout", EMBEDDED_SEED)
-        taken = itertools.islice(problems, EMBEDDED_QUESTIONS if limit is None else limit)
-        return Task(name, tuple(Question(p.prompt, p.answer) for p in taken))
-    if name == "jsonl":
-        if path is None:
-            raise UserError("task jsonl needs a file of problems; name it")
-        return Task(name, tuple(read_questions(path)[:limit]), grader)
-    raise UserError(f"task {name!r} is not one of embedded, jsonl")
+def embedded_questions(count: int | None = None) -> list[Question]:
+    """Make `count` held-out problems of the embedded reasoner, 200 when None."""
+    problems = generate_problems("heldout", EMBEDDED_SEED)
+    taken = itertools.islice(problems, EMBEDDED_QUESTIONS if count is None else count)
+    return [Question(p.prompt, p.answer) for p in taken]
 
 
 def read_questions(path: Path) -> list[Question]:

@@ -1,4 +1,4 @@
-"""Is the predicted answer right: exact match, or mathematical equality by math-verify."""
+"""Is the predicted answer equal to the answer as mathematics, by math-verify."""
 
 import json
 import logging
@@ -13,27 +13,15 @@ from pathlib import Path
 from types import TracebackType
 
 from rac.errors import UserError
+from rac.evaluation.answers import predicted_answer
+from rac.evaluation.graders.base import Grade
+from rac.evaluation.tasks.base import Question
 
-GRADERS = ("exact", "math")
 MATH_SECONDS = 10.0
 START_SECONDS = 60.0
 WORKER = Path(__file__).with_name("math_worker.py")
 
 logger = logging.getLogger(__name__)
-
-
-class ExactGrader:
-    """Right when the two strings are equal after stripping white space."""
-
-    def grade(self, predicted: str, answer: str) -> bool:
-        """Whether `predicted` is `answer`."""
-        return predicted.strip() == answer.strip()
-
-    def __enter__(self) -> "ExactGrader":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
 
 
 class MathGrader:
@@ -51,8 +39,13 @@ class MathGrader:
         self.timeouts = 0
         self._worker: subprocess.Popen[bytes] | None = None
 
-    def grade(self, predicted: str, answer: str) -> bool:
-        """Whether `predicted` equals `answer` as mathematics."""
+    def grade(self, final: str, question: Question) -> Grade:
+        """Whether the prediction in `final` equals the answer as mathematics."""
+        predicted = predicted_answer(final)
+        return Grade(self.equal(predicted, question.answer), predicted)
+
+    def equal(self, predicted: str, answer: str) -> bool:
+        """Whether the two are equal as mathematics."""
         if predicted.strip() == answer.strip():
             return True
         worker = self._worker or self._start()
@@ -118,16 +111,3 @@ def _read_line(worker: subprocess.Popen[bytes], seconds: float) -> bytes | None:
             return None
         line += piece
     return line
-
-
-def make_grader(name: str) -> ExactGrader | MathGrader:
-    """The grader called `name`, a context manager.
-
-    Raises:
-        UserError: no such grader, or its library is not installed.
-    """
-    if name == "exact":
-        return ExactGrader()
-    if name == "math":
-        return MathGrader()
-    raise UserError(f"grader {name!r} is not one of {', '.join(GRADERS)}")
