@@ -14,27 +14,21 @@ from contextlib import suppress
 MEMORY_BYTES = 4 << 30
 
 
-def as_latex(answer: str) -> str:
-    r"""Put a bare answer into `\boxed{}`; leave alone what already marks its mathematics."""
-    marked = "$" in answer or "\\boxed" in answer or "\\(" in answer or "\\[" in answer
-    return answer if marked else f"\\boxed{{{answer}}}"
-
-
 def main() -> None:
     """Answer requests until standard input closes."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from math_verify import parse, verify
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
     with suppress(ValueError, OSError):  # some systems have no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    box_first = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = parse(as_latex(request["answer"]), parsing_timeout=None)
-            text = request["predicted"]  # the content of a box, or a sentence with the answer in it
-            readings = (parse(form, parsing_timeout=None) for form in (as_latex(text), text))
+            answer = parse(request["answer"], parsing_timeout=None)
+            readings = (parse(text, box_first, parsing_timeout=None) for text in request["texts"])
             verdict = any(verify(answer, reading, timeout_seconds=None) for reading in readings)
         except Exception:  # sympy raises anything, MemoryError too, on hostile input
             verdict = False
