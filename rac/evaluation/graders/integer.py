@@ -7,7 +7,7 @@ from rac.evaluation.graders.base import Grade
 from rac.evaluation.graders.mathematics import MathGrader
 from rac.evaluation.tasks.base import Question
 
-INTEGER = re.compile(r"\$?\s*(?:\\text\{)?\s*([+-]?\d+)\s*\}?\s*\$?\.?")
+INTEGER = re.compile(r"[*_`$\s]*(?:\\text\{)?\s*([+-]?\d+)\s*\}?[.*_`$\s]*")
 
 
 class IntegerGrader(MathGrader):

@@ -10,8 +10,10 @@ import os
 import resource
 import sys
 from contextlib import suppress
+from functools import lru_cache
 
 MEMORY_BYTES = 4 << 30
+KEPT_READINGS = 4096  # the parser is the slow part: several samples, or budgets, repeat answers
 
 
 def main() -> None:
@@ -20,16 +22,22 @@ def main() -> None:
     os.dup2(2, 1)
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 
+    box_first = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+
+    @lru_cache(KEPT_READINGS)
+    def read(text: str) -> list:
+        return parse(text, box_first, parsing_timeout=None)
+
     with suppress(ValueError, OSError):  # some systems have no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    box_first = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = parse(request["answer"], parsing_timeout=None)
-            readings = (parse(text, box_first, parsing_timeout=None) for text in request["texts"])
-            verdict = any(verify(answer, reading, timeout_seconds=None) for reading in readings)
+            answer = read(request["answer"])
+            verdict = any(
+                verify(answer, read(text), timeout_seconds=None) for text in request["texts"]
+            )
         except Exception:  # sympy raises anything, MemoryError too, on hostile input
             verdict = False
         print(json.dumps(verdict), file=replies, flush=True)

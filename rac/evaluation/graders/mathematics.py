@@ -15,16 +15,17 @@ from pathlib import Path
 from types import TracebackType
 
 from rac.errors import UserError
-from rac.evaluation.answers import last_boxed, predicted_answer
+from rac.evaluation.answers import BOXED, last_boxed, predicted_answer
 from rac.evaluation.graders.base import Grade
 from rac.evaluation.tasks.base import Question
 
 MATH_SECONDS = 10.0
 START_SECONDS = 60.0
 WORKER = Path(__file__).with_name("math_worker.py")
+LONGEST_BARE = 80
 LONGEST_FINAL = 4000
 MARKED = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
-PROSE = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
+PROSE = re.compile(r"(?<![\\{A-Za-z])(?:[A-Za-z]{3,}|[A-Za-z]{2}\s+[A-Za-z]{2})")
 # "18 dollars", "90°": a number and words. "2 pi" and "2 million" are other numbers.
 QUANTITY = re.compile(
     r"(?:\\text\{)?\s*\$?(?P<number>-?[\d,]*\.?\d+(?:/\d+)?)\s*"
@@ -121,18 +122,20 @@ def as_latex(answer: str) -> str:
 def readings(final: str) -> list[str]:
     r"""The texts that math-verify shall look for the answer in, likeliest first.
 
-    The last `\boxed{}`, as the number alone where it holds a number and words; then the end of the
-    whole text, where math-verify joins `\boxed{1} and \boxed{2}` and, without a box, looks for "the
-    answer is ..." and then for the last number. A text of one expression is read as that alone:
-    the last number in "2x" is 2.
+    The last `\boxed{}`, and the number alone where it holds a number and words. Where there are
+    several boxes the end of the whole text too: math-verify joins `\boxed{1} and \boxed{2}`.
+    Without a box, the end of the text, where math-verify looks for "the answer is ..." and then for
+    the last number; but a text of one expression is read as that: the last number in "2x" is 2.
     """
-    boxed, text = last_boxed(final), final.strip()
-    bare = text if boxed is None else boxed.strip()
-    prose = boxed is not None or PROSE.search(text) or MARKED.search(text)
-    texts = [as_latex(bare)] if boxed is not None or not prose else []
+    boxed = last_boxed(final)
+    bare = (final if boxed is None else boxed).strip(" \n*_`").rstrip(".*_`")
+    prose = boxed is None and bool(PROSE.search(bare) or MARKED.search(bare))
+    texts = [] if prose and len(bare) > LONGEST_BARE else [as_latex(bare)]
     if quantity := QUANTITY.fullmatch(bare):
         texts.append(quantity["number"])
-    return [*texts, text[-LONGEST_FINAL:]] if prose else texts
+    if prose or len(BOXED.findall(final)) > 1:
+        texts.append(final[-LONGEST_FINAL:])
+    return texts
 
 
 def _read_line(worker: subprocess.Popen[bytes], seconds: float) -> bytes | None:
