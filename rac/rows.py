@@ -35,20 +35,24 @@ class Row:
         raise UserError(f"{self.where}: no column {wanted}; it has {', '.join(self.values)}")
 
     def text(self, *columns: str) -> str:
-        """The text of the first of `columns` that the row has; a number becomes its text.
+        """The text of the first of `columns` that the row has.
 
         Raises:
             UserError: it has none of them, or that one is empty or of another type.
         """
         value = self.get(*columns)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
         name = next(column for column in columns if column in self.values)
         if not isinstance(value, str) or not value.strip():
             raise UserError(
                 f"{self.where}: {name!r} must be text that is not empty, got {value!r:.80}"
             )
         return value
+
+    def text_or_number(self, *columns: str) -> str:
+        """As `text`, but a number becomes its text."""
+        value = self.get(*columns)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return str(value) if number else self.text(*columns)
 
     def texts(self, column: str) -> list[str]:
         """The texts of the list in `column`, which may be empty.
@@ -75,7 +79,7 @@ def read_file(path: Path) -> Iterator[Row]:
     Raises:
         UserError: it cannot be read, is damaged, or a line is not a row; names file and line.
     """
-    if not has_format(path):
+    if not has_format(path) and path.exists():
         raise UserError(f"{path} is none of {', '.join(FORMATS)} (or one of these with .gz)")
     if _format(path) == ".parquet":
         yield from _parquet_rows(path)
@@ -153,7 +157,9 @@ def _csv_rows(text: str, path: Path) -> Iterator[Row]:
                 raise UserError(f"{where}: the row does not have the header's {columns} columns")
             yield Row(values, where)
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+        raise UserError(
+            f"{path}, line {reader.reader.line_num}: not valid CSV ({error})"
+        ) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

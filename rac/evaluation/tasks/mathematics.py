@@ -20,11 +20,11 @@ def ask(problem: str) -> str:
 
 
 def _math500(row: Row) -> Question:
-    return Question(ask(row.text("problem")), row.text("answer"))
+    return Question(ask(row.text("problem")), row.text_or_number("answer"))
 
 
 def _aime(row: Row) -> Question:
-    answer = row.text("answer", "Answer").strip()
+    answer = row.text_or_number("answer", "Answer").strip()
     if not (answer.isascii() and answer.isdigit() and int(answer) <= LARGEST_AIME):
         raise UserError(f"{row.where}: an AIME answer is an integer of 0 to 999, got {answer!r}")
     return Question(ask(row.text("problem", "Problem")), str(int(answer)))

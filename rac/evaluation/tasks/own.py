@@ -37,7 +37,7 @@ def read_questions(path: Path) -> list[Question]:
 def _question(row: Row) -> Question:
     messages = None if "prompt" in row.values else row.values.get("messages")
     prompt = row.text("prompt", "messages") if messages is None else _messages(messages, row.where)
-    return Question(prompt, row.text("answer"), row.values.get("reference"))
+    return Question(prompt, row.text_or_number("answer"), row.values.get("reference"))
 
 
 def _messages(value: Any, where: str) -> Messages:

@@ -54,7 +54,7 @@ def _musique(row: Row) -> Question:
         '"Answer: X", where X is the answer in a few words.'
     )
     aliases = row.texts("answer_aliases") if row.values.get("answer_aliases") else []
-    return Question(prompt, row.text("answer"), aliases)
+    return Question(prompt, row.text_or_number("answer"), aliases)
 
 
 REASONING = {
