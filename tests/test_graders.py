@@ -102,6 +102,7 @@ def test_every_aime_answer_is_itself_and_not_the_next(integer):
     [
         (r"\boxed{\text{073}}", True),
         ("**73**.", True),
+        (r"\boxed{\textbf{(073)}}", True),
         ("The answer is 073.", True),
         (r"\boxed{73.0}", True),
         (r"\boxed{m+n=73}", True),

@@ -43,6 +43,7 @@ TRUTH = ("True", "False", "Uncertain")
         (r"\boxed{A, B}", None),
         ("It is (A) or (B)", None),
         ("It is not (A)", None),
+        ("(A) is taken and (B) is free.", None),  # no answer is announced
         ("The answer is a time between 7am and 9am", None),
         ("E", None),
         ("", None),

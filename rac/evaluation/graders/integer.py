@@ -7,7 +7,9 @@ from rac.evaluation.graders.base import Grade
 from rac.evaluation.graders.mathematics import MathGrader
 from rac.evaluation.tasks.base import Question
 
-INTEGER = re.compile(r"[*_`$\s]*(?:\\text\{)?\s*([+-]?\d+)\s*\}?[.*_`$\s]*")
+INTEGER = re.compile(
+    r"[*_`$\s]*(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(]*([+-]?\d+)[\s)]*\}?[.*_`$\s]*"
+)
 
 
 class IntegerGrader(MathGrader):

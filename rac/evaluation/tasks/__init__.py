@@ -50,7 +50,7 @@ def load_task(
     Raises:
         UserError: unknown task or grader, a number below 1, or rows that cannot be had or used.
     """
-    from rac.evaluation.graders import check_grader, check_question
+    from rac.evaluation.graders import check_grader
 
     for what, number in (("problems", limit), ("samples", samples)):
         if number is not None and number < 1:
@@ -69,11 +69,7 @@ def load_task(
     else:
         task = Task(name, tuple(_once(read_questions(path), path)[:limit]))
     task = replace(task, grader=grader or task.grader)
-    for number, question in enumerate(task.questions, 1):
-        try:
-            check_question(task.grader, question)
-        except UserError as error:
-            raise UserError(f"{path or name}, problem {number}: {error}") from error
+    _require_gradable(task, path or name)
     if samples is not None:
         task = replace(task, settings=replace(task.settings, samples=samples))
     return task
@@ -91,6 +87,16 @@ def _load_benchmark(
         random.Random(seed).shuffle(questions)
         limit = benchmark.sampled if limit is None else limit
     return Task(name, tuple(questions[:limit]), benchmark.grader, benchmark.settings)
+
+
+def _require_gradable(task: Task, source: Path | str) -> None:
+    from rac.evaluation.graders import check_question
+
+    for number, question in enumerate(task.questions, 1):
+        try:
+            check_question(task.grader, question)
+        except UserError as error:
+            raise UserError(f"{source}, problem {number}: {error}") from error
 
 
 def _once(questions: list[Question], source: Path | str) -> list[Question]:
