@@ -1,6 +1,5 @@
-"""Prompts: the embedded set, a JSONL or Parquet file, or a `datasets` name, as token ids."""
+"""Prompts: the embedded set, a file of rows, or a `datasets` name, as token ids."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from jinja2 import TemplateError
 from rac.assets.problems import generate_problems
 from rac.assets.text import generate_text
 from rac.errors import UserError, first_line
+from rac.rows import has_format, read_file
 
 PROMPT_COLUMNS = ("prompt", "messages", "problem", "question", "text")
 _MESSAGE_KEYS = ("role", "content")
@@ -62,9 +62,9 @@ def load_prompts(
 
     Prompts that do not leave room for an answer in `context` do not count towards `max_tokens`.
 
-    `source` is "embedded", a .jsonl/.json/.parquet file, or a `datasets` name or folder, written
-    `name[:config][@split]`. A row has its prompt in `column`, by default the first of prompt,
-    messages, problem, question, text; `answer` is kept where there is one.
+    `source` is "embedded", a .jsonl, .json, .parquet or .csv file, or a `datasets` name or folder,
+    written `name[:config][@split]`. A row has its prompt in `column`, by default the first of
+    prompt, messages, problem, question, text; `answer` is kept where there is one.
 
     Raises:
         UserError: the source, the column or the chat template is missing, or a row is malformed.
@@ -156,47 +156,16 @@ def _column(row: dict, column: str | None, source: str, number: int) -> str:
 
 
 def read_rows(source: str) -> Iterator[dict]:
-    """Rows of a JSONL or Parquet file, or of a `datasets` source `name[:config][@split]`.
+    """Rows of a file that `rac.rows` reads, or of a `datasets` source `name[:config][@split]`.
 
     Raises:
         UserError: it does not exist, cannot be reached, or a line is not a JSON object.
     """
     path = Path(source)
-    if path.suffix in (".jsonl", ".json"):
-        yield from _read_jsonl(path)
-    elif path.suffix == ".parquet":
-        yield from _read_parquet(path)
+    if has_format(path):
+        yield from (row.values for row in read_file(path))
     else:
         yield from _read_dataset(source)
-
-
-def _read_jsonl(path: Path) -> Iterator[dict]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line breaks
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected a JSON object, one a line")
-        yield row
-
-
-def _read_parquet(path: Path) -> Iterator[dict]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"cannot read {path} as Parquet: {first_line(error)}") from error
-    for batch in table.to_batches(max_chunksize=1024):
-        yield from batch.to_pylist()
 
 
 def _read_dataset(source: str) -> Iterator[dict]:

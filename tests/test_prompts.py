@@ -139,7 +139,7 @@ def test_text(tokenizer, tmp_path):
         (b'{"messages": [{"content": "no role"}]}', "row 1: expected"),
         (b'{"x": 1, "y": 2}', r"row 1: no prompt or messages .* columns \(x, y\); name one with"),
         (b"", "has no rows"),
-        (b'{"prompt": "\xff"}', "cannot read .*p.jsonl"),
+        (b'{"prompt": "\xff"}', r"p\.jsonl, line 1: not UTF-8"),
     ],
 )
 def test_malformed_files(content, message, tokenizer, tmp_path):

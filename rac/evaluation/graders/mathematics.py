@@ -3,9 +3,11 @@
 import json
 import logging
 import os
+import re
 import select
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from importlib.util import find_spec
@@ -13,13 +15,23 @@ from pathlib import Path
 from types import TracebackType
 
 from rac.errors import UserError
-from rac.evaluation.answers import predicted_answer
+from rac.evaluation.answers import BOXED, last_boxed, predicted_answer
 from rac.evaluation.graders.base import Grade
 from rac.evaluation.tasks.base import Question
 
 MATH_SECONDS = 10.0
 START_SECONDS = 60.0
 WORKER = Path(__file__).with_name("math_worker.py")
+LONGEST_BARE = 80
+LONGEST_FINAL = 4000
+MARKED = re.compile(r"(?<!\\)\$|\\boxed|\\\(|\\\[")
+PROSE = re.compile(r"(?<![\\{A-Za-z])(?:[A-Za-z]{3,}|[A-Za-z]{2}\s+[A-Za-z]{2})")
+# "18 dollars", "90°": a number and words. "2 pi" and "2 million" are other numbers.
+QUANTITY = re.compile(
+    r"(?:\\text\{)?\s*\$?(?P<number>-?[\d,]*\.?\d+(?:/\d+)?)\s*"
+    r"(?:°|\s(?!pi\b|hundred|thousand|million|billion|trillion)[a-z]{2,}(?:\s[a-z]+)*)?\.?\s*\}?",
+    re.IGNORECASE,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,31 +49,34 @@ class MathGrader:
             raise UserError("the math grader needs math-verify; pip install math-verify")
         self.seconds = seconds
         self.timeouts = 0
+        self._lock = threading.Lock()
         self._worker: subprocess.Popen[bytes] | None = None
 
     def grade(self, final: str, question: Question) -> Grade:
         """Whether the prediction in `final` equals the answer as mathematics."""
         predicted = predicted_answer(final)
-        return Grade(self.equal(predicted, question.answer), predicted)
+        if predicted == question.answer.strip():
+            return Grade(True, predicted)
+        verdict = self._verdict(readings(final), as_latex(question.answer))
+        return Grade(bool(verdict), predicted, note="timeout" if verdict is None else "")
 
-    def equal(self, predicted: str, answer: str) -> bool:
-        """Whether the two are equal as mathematics."""
-        if predicted.strip() == answer.strip():
-            return True
-        worker = self._worker or self._start()
-        assert worker.stdin is not None
-        request = json.dumps({"predicted": predicted, "answer": answer}) + "\n"
-        try:
-            worker.stdin.write(request.encode())
-            worker.stdin.flush()
-            reply = _read_line(worker, self.seconds)
-        except BrokenPipeError:
-            reply = None
-        if reply is None:
-            self._stop()
-            self.timeouts += 1
-            logger.warning("math-verify gave no verdict in %g s: %.80r", self.seconds, predicted)
-            return False
+    def _verdict(self, texts: list[str], answer: str) -> bool | None:
+        """Whether math-verify finds `answer` in one of `texts`; None when it does not say."""
+        request = json.dumps({"texts": texts, "answer": answer}) + "\n"
+        with self._lock:
+            worker = self._worker or self._start()
+            assert worker.stdin is not None
+            try:
+                worker.stdin.write(request.encode())
+                worker.stdin.flush()
+                reply = _read_line(worker, self.seconds)
+            except BrokenPipeError:
+                reply = None
+            if reply is None:
+                self._stop()
+                self.timeouts += 1
+                logger.warning("math-verify gave no verdict in %g s: %.80r", self.seconds, texts[0])
+                return None
         return bool(json.loads(reply))
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -97,6 +112,30 @@ class MathGrader:
         traceback: TracebackType | None,
     ) -> None:
         self._stop()
+
+
+def as_latex(answer: str) -> str:
+    r"""Put a bare answer into `\boxed{}`; leave alone what already marks its mathematics."""
+    return answer if MARKED.search(answer) else f"\\boxed{{{answer}}}"
+
+
+def readings(final: str) -> list[str]:
+    r"""The texts that math-verify shall look for the answer in, likeliest first.
+
+    The last `\boxed{}`, and the number alone where it holds a number and words. Where there are
+    several boxes the end of the whole text too: math-verify joins `\boxed{1} and \boxed{2}`.
+    Without a box, the end of the text, where math-verify looks for "the answer is ..." and then for
+    the last number; but a text of one expression is read as that: the last number in "2x" is 2.
+    """
+    boxed = last_boxed(final)
+    bare = (final if boxed is None else boxed).strip(" \n*_`").rstrip(".*_`")
+    prose = boxed is None and bool(PROSE.search(bare) or MARKED.search(bare))
+    texts = [] if prose and len(bare) > LONGEST_BARE else [as_latex(bare)]
+    if quantity := QUANTITY.fullmatch(bare):
+        texts.append(quantity["number"])
+    if prose or len(BOXED.findall(final)) > 1:
+        texts.append(final[-LONGEST_FINAL:])
+    return texts
 
 
 def _read_line(worker: subprocess.Popen[bytes], seconds: float) -> bytes | None:

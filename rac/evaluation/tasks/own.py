@@ -1,13 +1,13 @@
-"""The embedded problems, and the user's own JSONL file."""
+"""The embedded problems, and the user's own file."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 from rac.assets.problems import generate_problems
 from rac.errors import UserError
 from rac.evaluation.tasks.base import Messages, Question
+from rac.rows import Row, read_file
 
 EMBEDDED_QUESTIONS = 200
 EMBEDDED_SEED = 0
@@ -21,47 +21,23 @@ def embedded_questions(count: int | None = None) -> list[Question]:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read every line of a JSONL file of `prompt` or `messages`, and `answer`.
+    """Read every row of a file: `prompt` or `messages`, `answer`, and `reference` where needed.
+
+    `reference` is what the grader uses beside the answer: f1, further answers; choice, the labels.
 
     Raises:
-        UserError: the file cannot be read or is empty, or a line is not usable; names the line.
+        UserError: the file cannot be read or is empty, or a row is not usable; names the row.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    questions = [
-        _question(line, f"{path} line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    questions = [_question(row) for row in read_file(path)]
     if not questions:
         raise UserError(f"{path} has no problems; give a line of JSON with prompt and answer each")
     return questions
 
 
-def _question(line: bytes, where: str) -> Question:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    if "prompt" not in row and "messages" not in row:
-        raise UserError(f"{where}: the key 'prompt' (or 'messages') is missing")
-    if "answer" not in row:
-        raise UserError(f"{where}: the key 'answer' is missing")
-    prompt = _text(row["prompt"], "prompt", where) if "prompt" in row else None
-    answer = row["answer"]
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    return Question(prompt or _messages(row["messages"], where), _text(answer, "answer", where))
-
-
-def _text(value: Any, key: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: '{key}' must be text that is not empty, got {value!r}")
-    return value
+def _question(row: Row) -> Question:
+    messages = None if "prompt" in row.values else row.values.get("messages")
+    prompt = row.text("prompt", "messages") if messages is None else _messages(messages, row.where)
+    return Question(prompt, row.text_or_number("answer"), row.values.get("reference"))
 
 
 def _messages(value: Any, where: str) -> Messages:
@@ -71,6 +47,6 @@ def _messages(value: Any, where: str) -> Messages:
         keys = message.keys() if isinstance(message, dict) else ()
         if not {"role", "content"} <= set(keys):
             raise UserError(f"{where}: each of 'messages' needs the keys 'role' and 'content'")
-        _text(message["role"], "role", where)
-        _text(message["content"], "content", where)
+        Row(message, where).text("role")
+        Row(message, where).text("content")
     return [{"role": m["role"], "content": m["content"]} for m in value]
