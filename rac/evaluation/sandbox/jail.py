@@ -48,15 +48,17 @@ class Ended:
 class Jail:
     """Runs one program at a time, each in a fresh process under every layer that works here.
 
-    `namespaces` and `landlock` False leave a layer out, as a system without it does.
+    A layer given as False is left out, as on a system that does not have it.
 
     Raises:
         UserError: the system cannot confine a program.
     """
 
-    def __init__(self, *, namespaces: bool = True, landlock: bool = True) -> None:
+    def __init__(
+        self, *, namespaces: bool = True, landlock: bool = True, seccomp: bool = True
+    ) -> None:
         self.layers: dict[str, Any] = {}
-        self._landlock = landlock
+        self._wanted = {"landlock": landlock, "seccomp": seccomp}
         self._number = 0
         self._folder = tempfile.mkdtemp(prefix="rac-code-")
         os.chmod(self._folder, 0o755)
@@ -76,7 +78,7 @@ class Jail:
             config = {
                 "socket": theirs.fileno(),
                 "namespaces": namespaces,
-                "landlock": self._landlock,
+                **self._wanted,
                 "scratch": f"{self._folder}/scratch",
                 "scratch_bytes": SCRATCH_BYTES,
                 "own_folder": str(START.parent),
@@ -107,12 +109,14 @@ class Jail:
         return not self._error
 
     def _require_safe(self) -> None:
-        if self.layers["seccomp"] or self.layers["namespaces"]:
-            return
-        if not os.environ.get(UNSAFE):
+        """Without seccomp, namespaces hold a program; its processes must be counted apart then."""
+        counted = self.layers["own count"] or self.layers["uid"] is not None
+        safe = self.layers["seccomp"] or (self.layers["namespaces"] and counted)
+        if not safe and not os.environ.get(UNSAFE):
             raise UserError(
-                "the kernel offers neither seccomp nor namespaces, so code that a model wrote could "
-                f"do harm here; run in a virtual machine, or set {UNSAFE}=1 to run it all the same"
+                "the kernel offers too little to confine code that a model wrote (it has: "
+                f"{describe_layers(self.layers)}); run in a virtual machine whose kernel has "
+                f"seccomp, or set {UNSAFE}=1 to run it all the same"
             )
 
     def spawn(self, payload: dict[str, Any], limits: dict[str, Any], files: list[int]) -> None:

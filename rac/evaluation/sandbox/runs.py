@@ -187,8 +187,8 @@ def _verdict(data: bytes, reason: str, candidate: Ended, cases: bool) -> Verdict
         return Verdict(False, "memory" + where)
     if found["raised"]:
         return Verdict(False, found["detail"] + where)
-    plain = found["detail"] in ("AssertionError", "")
-    return Verdict(False, f"wrong answer{where}" + ("" if plain else f": {found['detail']}"))
+    detail = "" if found["error"] == "AssertionError" else f": {found['detail']}"
+    return Verdict(False, f"wrong answer{where}{detail}")
 
 
 def _end(candidate: Ended) -> str:

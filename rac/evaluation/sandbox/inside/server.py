@@ -71,7 +71,7 @@ def _prepare(config: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         counts_apart = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 14)
         layers.update({"namespaces": kind, "scratch": True, "own count": user and counts_apart})
     layers["uid"] = private_uid if os.geteuid() == 0 and _library_is_public() else None
-    layers["seccomp"] = seccomp.supported()
+    layers["seccomp"] = config["seccomp"] and seccomp.supported()
     return layers
 
 
