@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from rac.errors import UserError
-from rac.evaluation.graders.base import Grade
 from rac.evaluation.code_tests import read_tests, same_output
+from rac.evaluation.graders.base import Grade
 from rac.evaluation.sandbox import Limits, Sandbox
 from rac.evaluation.tasks.base import Question
 
@@ -23,11 +23,11 @@ FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)^[ \t]*```", re.DOTA
 MODULES = (
     "string re datetime collections heapq bisect copy math random statistics itertools functools "
     "operator io sys json builtins typing"
-).split()
+)
 PREAMBLE = "\n".join(
     [
-        *(f"from {module} import *" for module in MODULES),
-        *(f"import {module}" for module in MODULES),
+        *(f"from {module} import *" for module in MODULES.split()),
+        *(f"import {module}" for module in MODULES.split()),
         "sys.setrecursionlimit(50000)",
     ]
 )
@@ -42,9 +42,7 @@ def extract_code(text: str, function: str | None = None) -> str:
     if not blocks:
         return text
     if function:
-        defines = re.compile(
-            rf"^[ \t]*(async[ \t]+)?def[ \t]+{re.escape(function)}\b", re.MULTILINE
-        )
+        defines = re.compile(rf"^[ \t]*def[ \t]+{re.escape(function)}\b", re.MULTILINE)
         for language, code in reversed(blocks):
             if language in ("", "python", "python3", "py") and defines.search(code):
                 return code

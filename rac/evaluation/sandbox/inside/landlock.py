@@ -20,7 +20,7 @@ SYSTEM = (
     "/lib /lib64 /usr/lib /usr/lib64 /usr/local/lib /etc/ld.so.cache /usr/share/zoneinfo "
     "/etc/localtime /dev/null /dev/zero /dev/random /dev/urandom /dev/full "
     "/proc/cpuinfo /proc/meminfo /sys/devices/system/cpu"
-).split()
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,11 +33,11 @@ def _call(*arguments: object) -> int:
     return result
 
 
-def make_ruleset(packages: list[str], writable: str | None) -> tuple[int, int]:
+def make_ruleset(packages: list[str], folder: str, writable: bool) -> tuple[int, int]:
     """A ruleset as (file descriptor, ABI version).
 
-    Readable are Python's library, the folders `packages` and `SYSTEM`; writable the folder
-    `writable` with all below it, and /dev/null.
+    Readable are Python's library, the folders `packages`, `SYSTEM` and `folder`; `folder` with all
+    below it may be written when `writable`, and /dev/null always.
 
     Raises:
         OSError: the kernel has no Landlock.
@@ -51,11 +51,10 @@ def make_ruleset(packages: list[str], writable: str | None) -> tuple[int, int]:
     ruleset = _call(CREATE_RULESET, attributes[:size], ctypes.c_size_t(size), 0)
     for path in sys.path:
         _allow(ruleset, path, READ_DIR)
-    for path in [*SYSTEM, *_library(), *packages]:
+    for path in [*SYSTEM.split(), *_library(), *packages]:
         _allow(ruleset, path, (READ_FILE | READ_DIR | EXECUTE) & handled)
     _allow(ruleset, "/dev/null", (READ_FILE | WRITE_FILE) & handled)
-    if writable is not None:
-        _allow(ruleset, writable, handled)
+    _allow(ruleset, folder, handled if writable else READ_FILE | READ_DIR)
     return ruleset, abi
 
 

@@ -128,6 +128,7 @@ class Candidate:
         return str(self._reply()["load"])
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Have the candidate answer; its built-in exceptions are raised here again."""
         self.calls += 1
         line = values.dumps([list(arguments), keywords])
         if '{"object": ' in line and _opaque(arguments, keywords):
@@ -239,7 +240,8 @@ MODES = {"program": run_program, "candidate": serve_candidate, "tests": run_test
 
 def open_streams() -> None:
     """Standard streams on descriptors 0, 1 and 2, as a new interpreter has them."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
+    given = io.BufferedReader(io.FileIO(0, "rb", closefd=False), 1 << 16)
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(given, encoding="utf-8", errors="surrogateescape")
     binary = io.BufferedWriter(io.FileIO(1, "wb", closefd=False), 1 << 16)
     sys.stdout = sys.__stdout__ = io.TextIOWrapper(
         binary, encoding="utf-8", errors="surrogateescape"

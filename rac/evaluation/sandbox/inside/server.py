@@ -24,7 +24,7 @@ PRELOADED = (
     "abc array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions"
     " functools heapq io itertools json math numbers operator queue random re statistics string"
     " sys threading time typing"
-).split()
+)
 FIRST_UID = 2_000_000_000
 LIMITS_OF_TRIAL = {"cpu_seconds": 10, "memory_bytes": 4 << 30}
 
@@ -83,12 +83,14 @@ def _library_is_public() -> bool:
 
 def _ruleset(config: dict[str, Any], layers: dict[str, Any]) -> int | None:
     sys.path[:] = [p for p in sys.path if p != config["own_folder"]] + config["search"]
-    writable = str(Path(config["scratch"]).parent) if layers["scratch"] else None
+    folder = str(Path(config["scratch"]).parent)  # what is mounted in it changes
     layers["landlock"] = 0
     if not config["landlock"]:
         return None
     try:
-        ruleset, layers["landlock"] = landlock.make_ruleset(config["packages"], writable)
+        ruleset, layers["landlock"] = landlock.make_ruleset(
+            config["packages"], folder, layers["scratch"]
+        )
     except OSError:
         return None
     return ruleset
@@ -98,7 +100,7 @@ def _preload(config: dict[str, Any]) -> None:
     import site
 
     site.setquit()
-    for name in PRELOADED:
+    for name in PRELOADED.split():
         __import__(name)
     sys.argv = ["solution.py"]
     sys.set_int_max_str_digits(config["int_digits"])
