@@ -171,7 +171,7 @@ def _status(ended: Ended, reason: str, stderr: bytes) -> tuple[str, str]:
 def _verdict(data: bytes, reason: str, candidate: Ended, cases: bool) -> Verdict:
     lines = data.splitlines(keepends=True)
     steps = lines.count(b"{}\n")
-    if not lines or b'"calls"' not in lines[-1] or not lines[-1].endswith(b"\n"):
+    if reason or not lines or b'"calls"' not in lines[-1] or not lines[-1].endswith(b"\n"):
         where = f" on test {steps}" if cases and steps else ""
         return Verdict(False, (reason or "the tests ended without a verdict") + where)
     found = json.loads(lines[-1])
