@@ -5,7 +5,6 @@ import importlib.util
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -60,9 +59,9 @@ class Jail:
         self.layers: dict[str, Any] = {}
         self._wanted = {"landlock": landlock, "seccomp": seccomp}
         self._number = 0
-        self._folder = tempfile.mkdtemp(prefix="rac-code-")
-        os.chmod(self._folder, 0o755)
-        (Path(self._folder) / "scratch").mkdir(mode=0o755)
+        self._folder = tempfile.TemporaryDirectory(prefix="rac-code-", ignore_cleanup_errors=True)
+        os.chmod(self._folder.name, 0o755)
+        (Path(self._folder.name) / "scratch").mkdir(mode=0o755)
         try:
             if not (namespaces and self._start(True)) and not self._start(False):
                 raise UserError(f"code cannot be run in a sandbox here: {self._error}")
@@ -79,7 +78,7 @@ class Jail:
                 "socket": theirs.fileno(),
                 "namespaces": namespaces,
                 **self._wanted,
-                "scratch": f"{self._folder}/scratch",
+                "scratch": f"{self._folder.name}/scratch",
                 "scratch_bytes": SCRATCH_BYTES,
                 "own_folder": str(START.parent),
                 "int_digits": INT_DIGITS,
@@ -102,7 +101,7 @@ class Jail:
             answer = {"error": f"no answer in {START_SECONDS:g} s"}
         self.channel.settimeout(END_SECONDS)
         self._error = answer.get("error", "")
-        self.layers = answer.get("layers", {})
+        self.layers = answer.get("layers", self.layers)
         if self._error:
             logger.debug("sandbox with namespaces=%s: %s", namespaces, self._error)
             self._stop()
@@ -125,7 +124,11 @@ class Jail:
         request = json.dumps({"run": self._number, "limits": limits}).encode()
         memory = memory_file(json.dumps(payload).encode())
         try:
-            socket.send_fds(self.channel, [request], [memory, *files])
+            try:
+                socket.send_fds(self.channel, [request], [memory, *files])
+            except OSError:  # the server was killed since the last program
+                self._restart()
+                socket.send_fds(self.channel, [request], [memory, *files])
         finally:
             os.close(memory)
 
@@ -141,11 +144,15 @@ class Jail:
         except OSError:  # timed out or reset
             message = b""
         if not message:
-            self._stop()
-            self._start(bool(self.layers["namespaces"]))
+            self._restart()
             return Ended(9, 0.0)
         answer = json.loads(message)
         return Ended(answer["status"], answer["cpu"])
+
+    def _restart(self) -> None:
+        self._stop()
+        if not self._start(bool(self.layers["namespaces"])):
+            raise UserError(f"the sandbox does not start again: {self._error}; run it once more")
 
     def _stop(self) -> None:
         self.channel.close()
@@ -156,7 +163,7 @@ class Jail:
         """End the server and whatever runs under it."""
         if hasattr(self, "_process"):
             self._stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
 
 def memory_file(data: bytes) -> int:

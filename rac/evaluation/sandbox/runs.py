@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from rac.evaluation.sandbox.inside.programs import UNCAUGHT
+from rac.evaluation.sandbox.inside.programs import NOT_CONFINED, UNCAUGHT
 from rac.evaluation.sandbox.jail import Ended, Jail, Limits, memory_file
 from rac.evaluation.sandbox.watching import Files, Watch
 
@@ -161,6 +161,8 @@ def _status(ended: Ended, reason: str, stderr: bytes) -> tuple[str, str]:
         return "memory", ""
     if number:
         return "crash", signal.Signals(number).name
+    if os.WEXITSTATUS(ended.status) == NOT_CONFINED:
+        return "error", "its limits could not be set"
     if os.WEXITSTATUS(ended.status) != UNCAUGHT:
         return "ok", ""
     lines = stderr.decode("utf-8", "replace").split("\n")

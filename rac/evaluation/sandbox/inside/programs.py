@@ -17,6 +17,7 @@ from typing import Any
 from . import values
 
 UNCAUGHT = 70  # the exit code of a program that an exception ended; sysexits.h's EX_SOFTWARE
+NOT_CONFINED = 71  # and of one that was not begun, since a limit could not be set; EX_OSERR
 REQUESTS, REPLIES, VERDICT = 3, 4, 5  # descriptors beside 0, 1 and 2
 MAX_TEXT = 300
 

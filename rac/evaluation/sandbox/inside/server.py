@@ -134,7 +134,7 @@ def _run(
 ) -> None:
     child = os.fork()
     if child == 0:
-        code = 71
+        code = programs.NOT_CONFINED
         try:
             code = _become_program(request, descriptors, config, layers, ruleset)
         finally:
@@ -183,6 +183,7 @@ def _wait(channel: socket.socket, child: int, number: int) -> tuple[int, Any]:
         if not message or json.loads(message) == {"kill": number}:
             os.kill(child, signal.SIGKILL)
             if not message:
+                os.waitpid(child, 0)
                 os._exit(0)
     os.close(handle)
     with suppress(ProcessLookupError):
@@ -200,5 +201,6 @@ def _clear(config: dict[str, Any], layers: dict[str, Any]) -> None:
     with suppress(ChildProcessError):
         while True:
             os.waitpid(-1, 0)
-    namespaces.unmount(config["scratch"])
-    namespaces.mount_scratch(config["scratch"], config["scratch_bytes"])
+    if os.listdir(config["scratch"]):
+        namespaces.unmount(config["scratch"])
+        namespaces.mount_scratch(config["scratch"], config["scratch_bytes"])
