@@ -119,7 +119,7 @@ class Jail:
             )
 
     def spawn(self, payload: dict[str, Any], limits: dict[str, Any], files: list[int]) -> None:
-        """Start a program: `payload` for inside/programs.py, `files` as its descriptors from 0."""
+        """Start a program: `payload` as inside/server.py reads it, `files` its descriptors."""
         self._number += 1
         request = json.dumps({"run": self._number, "limits": limits}).encode()
         memory = memory_file(json.dumps(payload).encode())

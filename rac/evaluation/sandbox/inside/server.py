@@ -18,13 +18,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import confine, landlock, namespaces, programs, seccomp
+from . import confine, judging, landlock, namespaces, programs, seccomp
 
 PRELOADED = (
     "abc array bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions"
     " functools heapq io itertools json math numbers operator queue random re statistics string"
     " sys threading time typing"
 )
+MODES = {
+    "program": programs.run_program,
+    "candidate": programs.serve_candidate,
+    "tests": judging.run_tests,
+}
 FIRST_UID = 2_000_000_000
 LIMITS_OF_TRIAL = {"cpu_seconds": 10, "memory_bytes": 4 << 30}
 
@@ -70,15 +75,16 @@ def _prepare(config: dict[str, Any], channel: socket.socket) -> dict[str, Any]:
         kind = "user, mount, pid, network" if user else "mount, pid, network"
         counts_apart = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 14)
         layers.update({"namespaces": kind, "scratch": True, "own count": user and counts_apart})
-    layers["uid"] = private_uid if os.geteuid() == 0 and _library_is_public() else None
+    layers["uid"] = private_uid if os.geteuid() == 0 and _readable(config["packages"]) else None
     layers["seccomp"] = config["seccomp"] and seccomp.supported()
     return layers
 
 
-def _library_is_public() -> bool:
-    """Whether Python's own modules are in reach of another user."""
-    library = Path(sysconfig.get_path("stdlib")).resolve()
-    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (library, *library.parents))
+def _readable(packages: list[str]) -> bool:
+    """Whether Python's own modules and `packages` are in reach of another user."""
+    folders = [Path(path).resolve() for path in (sysconfig.get_path("stdlib"), *packages)]
+    every = {above for folder in folders for above in (folder, *folder.parents)}
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in every)
 
 
 def _ruleset(config: dict[str, Any], layers: dict[str, Any]) -> int | None:
@@ -169,7 +175,7 @@ def _become_program(
     with open(payload_file, "rb") as file:
         payload = json.load(file)
     programs.open_streams()
-    return programs.MODES[payload["mode"]](payload)
+    return MODES[payload["mode"]](payload)
 
 
 def _wait(channel: socket.socket, child: int, number: int) -> tuple[int, Any]:
