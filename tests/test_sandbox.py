@@ -107,7 +107,10 @@ def test_a_system_that_cannot_confine_is_refused(monkeypatch):
 def test_layers_are_named_in_words():
     layers = {"namespaces": "", "uid": 5, "landlock": 0, "seccomp": True, "scratch": False}
     text = "a user of its own, seccomp, resource limits; no file can be written"
-    assert describe_layers(layers) == text
+    assert describe_layers(layers) == text + ", other files can be read"
+    assert describe_layers({**layers, "landlock": 7}) == text.replace(
+        "seccomp", "Landlock 7, seccomp"
+    )
 
 
 def test_a_server_that_was_killed_is_started_again():

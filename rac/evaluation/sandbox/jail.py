@@ -187,6 +187,8 @@ def describe_layers(layers: dict[str, Any]) -> str:
     if layers["seccomp"]:
         parts.append("seccomp")
     files = "a 64 MB folder in memory" if layers["scratch"] else "no file can be written"
+    if not layers["landlock"]:
+        files += ", other files can be read"
     return f"{', '.join([*parts, 'resource limits'])}; {files}"
 
 
