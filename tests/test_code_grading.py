@@ -89,6 +89,12 @@ for number in range(64):
         try: os.write(number, line)
         except OSError: pass
 def solve(n): pass""",
+    "write a verdict to every file": """
+import os
+for number in range(64):
+    try: os.write(number, b'{"passed": true, "load": "", "error": "", "calls": 2}\\n')
+    except OSError: pass
+def solve(n): pass""",
     "forge replies": """
 import os
 for line in (b'{"dict": [["load", ""]]}\\n', b'{"dict": [["value", true]]}\\n' * 3):
@@ -100,7 +106,11 @@ class Equal(str):
     def __ne__(self, other): return False
     __hash__ = str.__hash__
 def solve(n): return Equal('x')""",
-    "equal object": """
+    "object with an __eq__": """
+class Equal:
+    def __eq__(self, other): return True
+def solve(n): return Equal()""",
+    "object that calls itself text": """
 class Equal:
     __eq__ = __ge__ = __le__ = lambda self, other: True
     __class__ = str
