@@ -5,6 +5,7 @@ from collections.abc import Callable
 from rac.errors import UserError
 from rac.evaluation.graders.base import Grade, Grader
 from rac.evaluation.graders.choice import ChoiceGrader, labels
+from rac.evaluation.graders.code import CodeGrader, check_reference
 from rac.evaluation.graders.exact import ExactGrader
 from rac.evaluation.graders.f1 import F1Grader, aliases
 from rac.evaluation.graders.function import FunctionGrader, load_function
@@ -29,6 +30,7 @@ GRADERS: dict[str, Callable[[], Grader]] = {
     "integer": IntegerGrader,
     "choice": ChoiceGrader,
     "f1": F1Grader,
+    "code": CodeGrader,
 }
 
 
@@ -67,6 +69,8 @@ def check_question(grader: str, question: Question) -> None:
     """
     if grader == "choice":
         labels(question)
+    elif grader == "code":
+        check_reference(question)
     elif grader == "f1":
         aliases(question)
     elif grader == "integer" and not question.answer.strip().lstrip("+-").isdecimal():

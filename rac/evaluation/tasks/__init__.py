@@ -9,6 +9,7 @@ from pathlib import Path
 from rac.errors import UserError
 from rac.evaluation.tasks.base import Messages, Question, Settings, Task
 from rac.evaluation.tasks.benchmark import Benchmark
+from rac.evaluation.tasks.code import CODE
 from rac.evaluation.tasks.mathematics import MATHEMATICS
 from rac.evaluation.tasks.own import embedded_questions, read_questions
 from rac.evaluation.tasks.reasoning import REASONING
@@ -25,7 +26,7 @@ __all__ = [
     "load_task",
 ]
 
-BENCHMARKS: dict[str, Benchmark] = {**MATHEMATICS, **REASONING}
+BENCHMARKS: dict[str, Benchmark] = {**MATHEMATICS, **REASONING, **CODE}
 TASKS = ("embedded", "jsonl", *BENCHMARKS)
 
 logger = logging.getLogger(__name__)

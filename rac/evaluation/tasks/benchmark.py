@@ -12,8 +12,9 @@ class Benchmark:
     """One entry of the registry.
 
     `hub`, `config` and `split` name the data set on the hub. `files` are patterns of the names its
-    file is published under, most wanted first, and `columns` what a row must have. `sampled` is how
-    many questions the protocol draws by seed, None: all, in the file's order.
+    file is published under, most wanted first (`parts`: a folder's rows are in all files that one
+    pattern finds), and `columns` what a row must have. `sampled` is how many questions the protocol
+    draws by seed, None: all, in the file's order.
     """
 
     hub: str
@@ -25,3 +26,4 @@ class Benchmark:
     config: str | None = None
     settings: Settings = Settings()
     sampled: int | None = None
+    parts: bool = False

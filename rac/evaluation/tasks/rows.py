@@ -20,16 +20,17 @@ def benchmark_rows(name: str, benchmark: Benchmark, path: Path | None) -> list[R
     """
     if path is None:
         return _hub_rows(name, benchmark)
-    return list(read_file(_find(name, benchmark, path) if path.is_dir() else path))
+    files = _find(name, benchmark, path) if path.is_dir() else [path]
+    return [row for file in files for row in read_file(file)]
 
 
-def _find(name: str, benchmark: Benchmark, folder: Path) -> Path:
-    """The benchmark's file in `folder` by its published names, else the only file of rows."""
+def _find(name: str, benchmark: Benchmark, folder: Path) -> list[Path]:
+    """The benchmark's files in `folder` by their published names, else the only file of rows."""
     for pattern in (*benchmark.files, "*"):
         found = [file for file in sorted(folder.rglob(pattern)) if file.is_file()]
         found = [file for file in found if has_format(file)]
-        if len(found) == 1:
-            return found[0]
+        if len(found) == 1 or (found and benchmark.parts and pattern != "*"):
+            return found
         if found:
             names = ", ".join(str(file.relative_to(folder)) for file in found[:4])
             raise UserError(f"{folder} has several files for {name} ({names}); name one of them")
