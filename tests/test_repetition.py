@@ -35,7 +35,9 @@ def honest(rng, sentences):
 def loop(rng):
     """A collapsed text: an honest beginning, then a sentence or a chunk until the limit."""
     text = honest(rng, rng.randrange(0, 60)) + " "
-    kind = rng.choice(("sentence", "sentence", "chunk", "chunk", "counter", "counted chunk", "word"))
+    kind = rng.choice(
+        ("sentence", "sentence", "chunk", "chunk", "counter", "counted chunk", "word")
+    )
     size = {"sentence": 1, "counter": 1, "word": 0}.get(kind, rng.randrange(2, 7))
     unit = [sentence(rng) for _ in range(size)] or [rng.choice(("and", "the answer is", "0"))]
     repeats = rng.choice((5, 12, 40, 100)) + (4 if "count" in kind else 0)
@@ -77,7 +79,9 @@ def verification(rng):
 
 def multiplication(rng):
     factor = rng.randrange(2, 20)
-    form = rng.choice(("{0} x {1} = {2}\n", "{0} times {1} is {2}, ", "The product {1}*{0} is {2}. "))
+    form = rng.choice(
+        ("{0} x {1} = {2}\n", "{0} times {1} is {2}, ", "The product {1}*{0} is {2}. ")
+    )
     rows = [form.format(factor, i, factor * i) for i in range(1, rng.randrange(10, 60))]
     return "".join(rows)
 
@@ -91,7 +95,9 @@ def search(rng):
 
 def addition(rng):
     a = rng.randrange(2, 50)
-    form = rng.choice(("{0} + {1} = {2}, ", "The sum of {1} and {0} is {2}. ", "{1} plus {0}: {2}\n"))
+    form = rng.choice(
+        ("{0} + {1} = {2}, ", "The sum of {1} and {0} is {2}. ", "{1} plus {0}: {2}\n")
+    )
     return "".join(form.format(a, i, a + i) for i in range(1, rng.randrange(6, 20)))
 
 

@@ -21,7 +21,9 @@ def outputs(lengths, correct, **more):
 
 
 def test_short_and_long_by_hand():
-    found = short_and_long(outputs([5, 1, 9, 3, 7, 2, 8, 4, 6, 10], [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]), 30)
+    found = short_and_long(
+        outputs([5, 1, 9, 3, 7, 2, 8, 4, 6, 10], [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]), 30
+    )
     assert (found.percent, found.count) == (30, 3)
     assert found.short["accuracy"] == pytest.approx(2 / 3)  # 1, 2 and 3 words
     assert found.long["accuracy"] == pytest.approx(1 / 3)  # 8, 9 and 10
@@ -31,7 +33,15 @@ def test_short_and_long_by_hand():
 
 @pytest.mark.parametrize(
     ("questions", "percent", "count"),
-    [(30, 30, 9), (30, 20, 6), (203, 30, 60), (203, 20, 40), (100, 30, 30), (100, 20, 20), (4, 20, 0)],
+    [
+        (30, 30, 9),
+        (30, 20, 6),
+        (203, 30, 60),
+        (203, 20, 40),
+        (100, 30, 30),
+        (100, 20, 20),
+        (4, 20, 0),
+    ],
 )
 def test_the_paper_rounds_down(questions, percent, count):
     found = short_and_long(outputs(range(1, questions + 1), [True] * questions), percent)
@@ -84,7 +94,5 @@ def test_collapse_by_hand():
     ],
 )
 def test_the_papers_collapse_points(model, task, expected):
-    scores = {
-        row.sparsity: row.scores[task][0] for row in SPARSITY_LEVELS if row.model == model
-    }
+    scores = {row.sparsity: row.scores[task][0] for row in SPARSITY_LEVELS if row.model == model}
     assert len(scores) == 8 and collapse_point(scores) == expected

@@ -76,7 +76,7 @@ def find_repetition(text: str) -> Repetition | None:
 
 
 def _reduce(text: str, pattern: re.Pattern[str]) -> tuple[str, list[int]]:
-    """`text` with runs of white space as " ", numbers (where in `pattern`) as "\\0".
+    """`text` with one character for each match of `pattern`, white space or a number.
 
     And where in `text` each character of the result begins.
     """
