@@ -7,11 +7,23 @@ import pytest
 
 from rac.evaluation.repetition import find_repetition
 
-SUBJECTS = "the train|the first box|this equation|the second premise|Anna|the remainder".split("|")
-VERBS = "must be larger than|equals|does not contradict|comes before|is half of|depends on".split(
-    "|"
-)
-OBJECTS = "the sum of both|the other one|what we found above|the last term|its neighbour".split("|")
+SUBJECTS = [
+    "the train",
+    "the first box",
+    "this equation",
+    "the second premise",
+    "Anna",
+    "the remainder",
+]
+VERBS = [
+    "must be larger than",
+    "equals",
+    "does not contradict",
+    "comes before",
+    "is half of",
+    "depends on",
+]
+OBJECTS = ["the sum of both", "the other one", "what we found above", "the last term"]
 OPENERS = ("Wait, let me check", "So", "Hmm,", "Therefore", "Let me verify that", "Okay, so")
 
 

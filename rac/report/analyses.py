@@ -72,13 +72,17 @@ def _cells(found: Paired) -> tuple[Cell, ...]:
     return (
         Cell(f"{found.a:.3f}"),
         Cell(f"{found.b:.3f}"),
-        Cell(f"{found.difference:+.3f}"),
-        Cell(f"{found.low:+.3f} to {found.high:+.3f}"),
+        Cell(_signed(found.difference)),
+        Cell(f"{_signed(found.low)} to {_signed(found.high)}"),
         Cell(str(found.only_a)),
         Cell(str(found.only_b)),
         Cell(format_p(found.p_value)),
         Cell(f"{100 * found.b_better:.1f}%"),
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def format_p(p: float) -> str:
@@ -94,9 +98,9 @@ class Example:
 
     where: str
     repeats: str
-    period: str
     before: str
-    looped: str
+    period: str
+    rest: str
 
 
 def repetition_examples(entries: Sequence[Entry]) -> list[Example]:
@@ -111,9 +115,9 @@ def repetition_examples(entries: Sequence[Entry]) -> list[Example]:
             Example(
                 where=f"{_sparse_name(entry)}, question {response.index + 1} of {task}",
                 repeats=f"{loop.repeats:.0f} times, from character {loop.start:,} of {len(text):,}",
-                period=_shortened(loop.period.strip()),
                 before=text[max(0, loop.start - EXCERPT // 4) : loop.start],
-                looped=_shortened(text[loop.start :]),
+                period=_shortened(loop.period),
+                rest=_shortened(text[loop.start + len(loop.period) :]),
             )
         )
     return examples

@@ -23,8 +23,20 @@ Key = tuple[str, ...]
 
 def compression_tables(entries: Sequence[Entry]) -> list[Grid]:
     """The tables that the entries have a number for, or whose model and tasks they have."""
-    made = (overall(entries), sparsity_levels(entries), collapse_points(entries))
+    tables = (overall, sparsity_levels, collapse_points)
+    made = [table(group, suffix) for suffix, group in split(entries).items() for table in tables]
     return [grid for grid in made if grid is not None]
+
+
+def split(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Entries of the paper's models or tasks (""), and all others, by the suffix of their files."""
+    groups: dict[str, list[Entry]] = {"": [], "_others": []}
+    for e in entries:
+        theirs = e.result.task in TASKS or family_of(e.source) is not None
+        groups["" if theirs else "_others"].append(e)
+    if not groups[""]:
+        return {"": groups["_others"]}
+    return {suffix: group for suffix, group in groups.items() if group}
 
 
 def model_of(entry: Entry) -> tuple[str, str]:
@@ -95,7 +107,7 @@ def _gathered(entries: Sequence[Entry]) -> dict[Key, dict[str, Entry]]:
     return rows
 
 
-def overall(entries: Sequence[Entry]) -> Grid | None:
+def overall(entries: Sequence[Entry], suffix: str = "") -> Grid | None:
     """Table 2: every model and way of compression, a row each; None for a single unknown model."""
     models = dict.fromkeys(model_of(e)[0] for e in entries)
     if len(models) < 2 and not any(family_of(e.source) for e in entries):
@@ -111,11 +123,14 @@ def overall(entries: Sequence[Entry]) -> Grid | None:
         label = compression_label(first, pattern, calibration)
         rows.setdefault((model, parameters, label), (None, {}))[1].update(found)
     return Grid(
-        "compression_table2",
+        f"compression_table2{suffix}",
         "Table 2. Overall results",
         ("Model", "#Param", "Compression"),
         (("Accuracy (%)", _headings(columns)),),
-        tuple(Row(labels, _cells(found, columns, row)) for labels, (row, found) in rows.items()),
+        tuple(
+            Row(labels, _cells(found, columns, row))
+            for labels, (row, found) in sorted(rows.items(), key=lambda item: item[0][0])
+        ),
     )
 
 
@@ -130,7 +145,7 @@ def compression_label(entry: Entry, pattern: str, calibration: str) -> str:
     return f"{start} & {sparse}" if start not in ("", "-") else sparse
 
 
-def sparsity_levels(entries: Sequence[Entry]) -> Grid | None:
+def sparsity_levels(entries: Sequence[Entry], suffix: str = "") -> Grid | None:
     """Table 3: a row a sparsity and calibration; None without a pruned model."""
     if all(e.dense for e in entries):
         return None
@@ -145,7 +160,7 @@ def sparsity_levels(entries: Sequence[Entry]) -> Grid | None:
     for key, found in _gathered(entries).items():
         rows.setdefault(key, (None, {}))[1].update(found)
     return Grid(
-        "compression_table3",
+        f"compression_table3{suffix}",
         "Table 3. Sparsity levels",
         ("Model", "#Param", "Sparsity", "Calibration"),
         (("Accuracy (%)", _headings(columns)),),
@@ -167,7 +182,7 @@ def _order(item: tuple[Key, object]) -> tuple:
     return model, pattern != "dense", ":" in pattern, size, rank, calibration
 
 
-def collapse_points(entries: Sequence[Entry]) -> Grid | None:
+def collapse_points(entries: Sequence[Entry], suffix: str = "") -> Grid | None:
     """Between which sparsities the score falls below half of the dense model's.
 
     None unless a calibration was pruned to at least two sparsities.
@@ -197,7 +212,7 @@ def collapse_points(entries: Sequence[Entry]) -> Grid | None:
             cells.append(Cell(str(point) if point else "", paper=str(beside) if beside else ""))
         made.append(Row((model, calibration), tuple(cells)))
     return Grid(
-        "collapse",
+        f"collapse{suffix}",
         "Collapse point",
         ("Model", "Calibration"),
         (("Sparsity", tuple(map(task_name, tasks))),),

@@ -8,6 +8,7 @@ from rac.report.compression import (
     by_calibration,
     compression_label,
     model_of,
+    split,
     task_name,
     tasks_of,
 )
@@ -23,10 +24,11 @@ COLUMNS = ("Short", "Long", "Ratio", "in tokens")
 def length_tables(entries: Sequence[Entry]) -> list[Grid]:
     """The two tables of entries whose responses were kept; none where no entry's were."""
     kept = [e for e in entries if e.evaluation is not None]
-    return [_table(kept, percent) for percent in TABLE_NUMBERS] if kept else []
+    groups = split(kept).items() if kept else ()
+    return [_table(group, percent, suffix) for suffix, group in groups for percent in TABLE_NUMBERS]
 
 
-def _table(entries: Sequence[Entry], percent: int) -> Grid:
+def _table(entries: Sequence[Entry], percent: int, suffix: str) -> Grid:
     tasks = [
         task
         for task in tasks_of(entries, SHORT_LONG_TASKS)
@@ -41,14 +43,14 @@ def _table(entries: Sequence[Entry], percent: int) -> Grid:
         found = rows.setdefault((model_of(e)[0], label), {})
         found.setdefault(e.result.task, short_and_long(e.evaluation.responses, percent))
     made = []
-    for key, found in rows.items():
+    for key, found in sorted(rows.items(), key=lambda item: item[0][0]):
         cells: list[Cell] = []
         for task in tasks:
             beside = paper[key].texts.get(task) if key in paper else None
             cells += _cells(found.get(task), beside or ("", "", ""))
         made.append(Row(key, tuple(cells)))
     return Grid(
-        f"compression_table{TABLE_NUMBERS[percent]}",
+        f"compression_table{TABLE_NUMBERS[percent]}{suffix}",
         f"Table {TABLE_NUMBERS[percent]}. The shortest and the longest {percent}% of outputs",
         ("Model", "Compression"),
         tuple((task_name(task), COLUMNS) for task in tasks),
@@ -56,7 +58,7 @@ def _table(entries: Sequence[Entry], percent: int) -> Grid:
         f"Scores in percent of the {percent}% of outputs with the fewest and the most words "
         "(rounded down to whole outputs, equally long ones in the order of the questions), and "
         "the ratio of the mean lengths of the two groups in words and in the model's tokens. "
-        f"The paper's calibration is not given; its numbers stand beside {PAPER_CALIBRATION}.",
+        + (f"The paper's numbers stand beside {PAPER_CALIBRATION}." if paper else ""),
     )
 
 
