@@ -131,13 +131,14 @@ def sweep_table(folder: Path) -> str:
 
 
 def sweep_lengths_table(folder: Path) -> str:
-    """Shortest and longest outputs where the model still answers, and how outputs end."""
+    """Shortest and longest outputs, and how outputs end, where not all answers are right."""
     rows = latest(read_results(folder, "sweep"), "pattern", "calibration")
     header = (
         "sparsity|calibration|short 30%>|long 30%>|ratio words>|tokens>|short 20%>|long 20%>"
         "|ratio words>|tokens>|at the limit>|no `</think>`>|repeating>"
     )
-    return markdown(header, (_sweep_lengths_row(row) for row in rows if "pattern" in row))
+    telling = [r for r in rows if r.get("pattern") == "dense" or r.get("accuracy", 1) < 1]
+    return markdown(header, map(_sweep_lengths_row, telling))
 
 
 def _sweep_lengths_row(row: dict) -> list[str]:
