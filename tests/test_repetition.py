@@ -165,6 +165,12 @@ def test_counters_and_line_ends_by_hand():
     assert find_repetition("\n".join(lines[:7])) is None  # too few to be sure
 
 
+def test_how_many_repeats_make_a_loop():
+    unit = "Let me check that once more, since the second box is heavier. "
+    assert find_repetition("First. " + 3 * unit) is None and 3 * len(unit) > 180
+    assert find_repetition("First. " + 4 * unit).repeats == pytest.approx(4, abs=0.05)
+
+
 @pytest.mark.parametrize("text", ["", " ", "a", "no loop here", "0" * 100, "\n" * 500])
 def test_short_and_empty_texts(text):
     assert find_repetition(text) is None
