@@ -173,3 +173,14 @@ def write_prototype(root: Path, source: str = "tiny") -> list[Path]:
             for name, a, m in names
         ]
     return runs
+
+
+def write_paired(root: Path) -> list[Path]:
+    """Dense, text and rac at 50% with ten responses each; returns the directories."""
+    answers = {"dense": [True] * 10, "text": [False] * 8 + [True] * 2, "rac": [True] * 9 + [False]}
+    runs = []
+    for name, correct in answers.items():
+        pattern = "dense" if name == "dense" else "0.5"
+        runs.append(write_run(root / name, pattern, name, sum(correct) / 10, 1.0))
+        write_responses(runs[-1], correct)
+    return runs

@@ -4,17 +4,14 @@ import csv
 import json
 from types import SimpleNamespace
 
-import pytest
 import yaml
-from report_runs import write_responses, write_run
+from report_runs import write_paired, write_responses, write_run
 
 from rac.report import write_report
 from rac.report.ablations import table3, table4, table5
-from rac.report.analyses import format_p, paired_table, repetition_examples
 from rac.report.compression import collapse_points, compression_tables, overall, sparsity_levels
-from rac.report.grid import Cell, Grid, Row, to_csv, to_markdown
+from rac.report.grid import Cell
 from rac.report.lengths import length_tables
-from rac.report.paper import compression, pruning
 from rac.report.runs import make_sections, read_entries
 from rac.report.tables import table1
 
@@ -32,61 +29,6 @@ def cell(grid, labels, column):
     (row,) = (row for row in grid.rows if row.labels == labels)
     place = grid.columns.index(column)
     return next(c for start, c in grid.placed(row) if start <= place < start + c.span)
-
-
-def test_numbers_of_the_pruning_paper_by_hand():
-    cells = pruning.ACCURACY_AND_MINUTES
-    assert cells["math500", "1.5B", "50%", "rac"] == (("0.664", "0.021"), ("56.7", ""))
-    assert cells["math500", "7B", "50%", "text"] == (("0.744", "0.020"), ("135.0", ""))
-    assert cells["math500", "14B", "20%", "rac"] == (("0.962", "0.009"), ("54.7", ""))
-    assert cells["math500", "14B", "dense", "dense"] == (("0.941", ""), ("50.3", ""))
-    assert cells["math500", "32B", "50%", "text"] == (None, None)
-    assert cells["math500", "32B", "40%", "prompt"] == (("0.934", "0.011"), ("89.7", ""))
-    assert cells["livecodebench", "7B", "50%", "rac"] == (("0.283", "0.023"), ("381.2", ""))
-    assert cells["livecodebench", "14B", "30%", "rac"] == (("0.496", "0.027"), ("759.0", ""))
-    assert cells["livecodebench", "1.5B", "50%", "text"] == (("0.004", "0.002"), ("464.2", ""))
-    assert len(cells) == 13 * 4 + 13 * 3
-    assert pruning.ON_AND_OFF_POLICY["50%", "off-policy"] == ("0.876", "0.0148")
-    assert pruning.STRUCTURED["RAC+FP8", "mlp"] == (("0.8920", "0.014"), "1823")
-    assert pruning.BUDGETS["40%", "rac", 4096] == ("0.836", "8.6")
-
-
-def test_numbers_of_the_compression_paper_by_hand():
-    llama = next(r for r in compression.OVERALL if r.compression == "Distillation & 50% sparse")
-    assert llama.model == "R1-Distill-Llama" and llama.texts["musique"] == "(6.0, 12.75)"
-    assert llama.texts["average"] == "64.9" and llama.scores["musique"] == (6.0, 12.75)
-    assert [len(compression.OVERALL), len(compression.SPARSITY_LEVELS)] == [8, 16]
-    last = compression.SPARSITY_LEVELS[-1]
-    assert (last.model, last.sparsity, last.texts["folio"]) == ("R1-Distill-Qwen", 0.8, "8.7")
-    for row in (*compression.OVERALL, *compression.SPARSITY_LEVELS):
-        mean = sum(row.scores[task][0] for task in compression.AVERAGED) / 3
-        if (row.model, row.compression) == ("R1-Distill-Llama", "40%"):
-            assert row.texts["average"] == "76.8" and f"{mean:.1f}" == "76.5"  # printed so
-        else:
-            assert abs(mean - row.scores["average"][0]) < 0.06, row
-    thirty, twenty = compression.SHORT_AND_LONG[30], compression.SHORT_AND_LONG[20]
-    assert len(thirty) == len(twenty) == 10
-    assert thirty[0].texts["aime24"] == ("88.9", "33.3", "5.3")
-    assert thirty[-1].compression == "Distillation & 30% sparse"
-    assert thirty[-1].texts["musique"] == ("(26.7, 40.7)", "(3.3, 9.1)", "8.8")
-    assert twenty[1].texts["folio"] == ("87.5", "62.5", "8.6")
-
-
-@pytest.mark.parametrize(
-    ("source", "size", "family"),
-    [
-        (QWEN + "7B", "7B", None),
-        ("/models/DeepSeek-R1-Distill-Qwen-1.5B/", "1.5B", None),
-        (QWEN + "32B", "32B", ("R1-Distill-Qwen", "32B", "Distillation")),
-        (LLAMA, None, ("R1-Distill-Llama", "70B", "Distillation")),
-        ("deepseek-ai/DeepSeek-R1", None, ("DeepSeek-R1", "671B", "-")),
-        ("gguf/DeepSeek-R1-UD-IQ1_S.gguf", None, ("DeepSeek-R1", "671B", "1.58-bit")),
-        ("gguf/DeepSeek-R1-UD-Q2_K_XL", None, ("DeepSeek-R1", "671B", "2.51-bit")),
-        ("Qwen/Qwen3-32B", None, None),
-    ],
-)
-def test_models_are_recognised(source, size, family):
-    assert (pruning.size_of(source), compression.family_of(source)) == (size, family)
 
 
 def test_table1_beside_the_paper(tmp_path):
@@ -230,53 +172,8 @@ def test_lengths_beside_the_paper(tmp_path):
     assert cell(thirty, row, "MuSiQue Ratio") == Cell(paper="8.8")
 
 
-def paired_runs(root):
-    answers = {"dense": [True] * 10, "text": [False] * 8 + [True] * 2, "rac": [True] * 9 + [False]}
-    runs = []
-    for name, correct in answers.items():
-        pattern = "dense" if name == "dense" else "0.5"
-        runs.append(write_run(root / name, pattern, name, sum(correct) / 10, 1.0))
-        write_responses(runs[-1], correct)
-    return runs
-
-
-def test_paired_table(tmp_path):
-    table = paired_table(section_of(*paired_runs(tmp_path)))
-    assert [row.labels for row in table.rows] == [
-        ("50%", "text", "rac"), ("50%", "dense", "text"), ("50%", "dense", "rac"),
-    ]  # fmt: skip
-    texts = [c.text for c in table.rows[0].cells]
-    assert texts[:3] == ["0.200", "0.900", "+0.700"] and texts[4:7] == ["1", "8", "0.04"]
-    assert paired_table(section_of(write_run(tmp_path / "alone", "0.5", "rac", 0.5, 1.0))) is None
-    assert [format_p(p) for p in (1e-9, 0.0039, 0.0391, 1)] == [
-        "< 0.0001",
-        "0.0039",
-        "0.04",
-        "1.00",
-    ]
-
-
-def test_repetition_examples_and_shares(tmp_path):
-    run = write_run(tmp_path / "rac", "0.5", "rac", 0.5, 1.0)
-    looping = "Let us see. " + "So it must be the other box. " * 30 + "So it m"
-    path = write_responses(run, [False] * 4)
-    lines = path.read_text().splitlines()
-    changed = json.loads(lines[3]) | {"text": looping}
-    path.write_text("\n".join([*lines[:3], json.dumps(changed), lines[4]]) + "\n")
-    entries = read_entries([run])
-    assert entries[0].repetition_share == 0.25
-    (example,) = repetition_examples(entries)
-    assert example.where == "50% rac, question 3 of embedded"
-    assert len(example.period) == len("So it must be the other box. ")
-    assert "Let us see" in example.before and example.repeats.startswith("30 times")
-    rows = write_report([run], tmp_path / "report", reconstruction=False)
-    assert rows[0]["repetition_share"] == 0.25
-    html = (tmp_path / "report" / "report.html").read_text()
-    assert "Outputs that repeat themselves" in html and "question 3 of embedded" in html
-
-
 def test_the_page_and_the_files(tmp_path):
-    runs = [*llama_runs(tmp_path / "llama"), *paired_runs(tmp_path / "tiny")]
+    runs = [*llama_runs(tmp_path / "llama"), *write_paired(tmp_path / "tiny")]
     write_report(runs, tmp_path / "report", reconstruction=False)
     html = (tmp_path / "report" / "report.html").read_text()
     assert '<span class="paper">26.7</span>' in html and "156.5" not in html
@@ -290,31 +187,8 @@ def test_the_page_and_the_files(tmp_path):
 
 
 def test_without_their_models_no_number_of_theirs_is_shown(tmp_path):
-    runs = paired_runs(tmp_path)
+    runs = write_paired(tmp_path)
     write_report(runs, tmp_path / "report", reconstruction=False)
     assert 'class="paper"' not in (tmp_path / "report" / "report.html").read_text()
     grids = compression_tables(read_entries(runs))
     assert [grid.name for grid in grids] == ["compression_table3"]
-
-
-def test_csv_and_markdown_by_hand():
-    rows = (
-        Row(("dense",), (Cell("1.0", "0.1", span=2), Cell(paper="3")), dense=True),
-        Row(("a|b",), (Cell("2.0", best=True), Cell(), Cell("4", paper="5"))),
-    )
-    grid = Grid("t", "T", ("Name",), (("Acc", ("x", "y")), ("", ("z",))), rows, "A note.")
-    assert to_csv(grid).splitlines() == [
-        "Name,Acc x,Acc x stderr,Acc y,Acc y stderr,z,z (paper)",
-        "dense,1.0,0.1,1.0,0.1,,3",
-        "a|b,2.0,,,,4,5",
-    ]
-    assert to_markdown(grid).splitlines() == [
-        "**T**",
-        "",
-        "| Name | Acc x | Acc y | z |",
-        "|---|---:|---:|---:|",
-        "| dense | 1.0 ± 0.1 | 1.0 ± 0.1 | *3* |",
-        "| a\\|b | **2.0** |  | 4 *5* |",
-        "",
-        "A note. In italics: the paper's.",
-    ]
