@@ -116,6 +116,42 @@ def _accuracy(row: dict) -> str:
     return f"{row['accuracy']:.3f} ± {row['stderr']:.3f}"
 
 
+def sweep_table(folder: Path) -> str:
+    """Accuracy of the embedded reasoner at every sparsity, and the collapse points below."""
+    rows = latest(read_results(folder, "sweep"), "pattern", "calibration")
+    found = {(r["pattern"], r["calibration"]): r for r in rows if "pattern" in r}
+    patterns = [p for p in dict.fromkeys(p for p, _ in found) if p != "dense"]
+    lines = [
+        [f"{100 * float(p):g}%", *(_accuracy(found[p, c]) for c in ("text", "prompt", "rac"))]
+        for p in patterns
+    ]
+    points = {r["calibration"]: r["collapse"] for r in rows if "collapse" in r}
+    lines.append(["**collapse**", *(f"**{points[c]}**" for c in points)])
+    return markdown("sparsity|text>|prompt>|rac>", lines) if points else ""
+
+
+def sweep_lengths_table(folder: Path) -> str:
+    """Shortest and longest outputs, and how outputs end, where not all answers are right."""
+    rows = latest(read_results(folder, "sweep"), "pattern", "calibration")
+    header = (
+        "sparsity|calibration|short 30%>|long 30%>|ratio words>|tokens>|short 20%>|long 20%>"
+        "|ratio words>|tokens>|at the limit>|no `</think>`>|repeating>"
+    )
+    telling = [r for r in rows if r.get("pattern") == "dense" or r.get("accuracy", 1) < 1]
+    return markdown(header, map(_sweep_lengths_row, telling))
+
+
+def _sweep_lengths_row(row: dict) -> list[str]:
+    pattern = row["pattern"]
+    cells = ["dense" if pattern == "dense" else f"{100 * float(pattern):g}%"]
+    cells.append(CALIBRATIONS[row["calibration"]])
+    for percent in (30, 20):
+        cells += [f"{100 * row[f'{group}_{percent}']:.1f}" for group in ("short", "long")]
+        cells += [f"{row[f'{unit}_ratio_{percent}']:.2f}" for unit in ("word", "token")]
+    shares = ("limit_share", "unfinished_share", "repetition_share")
+    return [*cells, *(f"{100 * row[share]:.1f}%" for share in shares)]
+
+
 def end_to_end_table(folder: Path) -> str:
     """The whole of `rac prune` beside an earlier commit."""
     rows = latest(read_results(folder, "end_to_end"), "model", "version", "threads")
@@ -138,6 +174,8 @@ def _end_to_end_row(row: dict) -> list[str]:
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "demo": demo_table,
+    "sweep": sweep_table,
+    "sweep_lengths": sweep_lengths_table,
     "smollm2": prune_table,
     "peers": peers_table,
     "end_to_end": end_to_end_table,

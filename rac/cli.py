@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import typer
 from rich.console import Console
 
+from rac.compare_commands import compare_command, reconstruct_command
 from rac.errors import UserError
 from rac.flags import recipe_flags
 
@@ -206,6 +207,10 @@ def info_command() -> None:
     width = max(map(len, rows)) + 2
     for name, value in rows.items():
         _say(f"{name:<{width}}{value}")
+
+
+app.command("compare")(compare_command)
+app.command("reconstruct")(reconstruct_command)
 
 
 def main() -> None:

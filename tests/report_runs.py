@@ -1,9 +1,12 @@
 """Run directories made of invented numbers, for the report's tests and for looking at its page."""
 
+import dataclasses
 import json
 import math
 import random
 from pathlib import Path
+
+from rac.evaluation.responses import Response
 
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SETTINGS = {
@@ -20,7 +23,7 @@ SETTINGS = {
     "dtype": "float32",
     "device": "cpu",
 }
-SPARSITIES = {"dense": 0.0, "0.3": 0.3, "0.5": 0.5, "0.6": 0.6, "2:4": 0.5}
+SPARSITIES = {"dense": 0.0, "2:4": 0.5} | {f"0.{i}": i / 10 for i in range(1, 9)}
 # accuracy and minutes of a prototype: pattern -> text, prompt, rac
 PROTOTYPE = {
     "0.3": ((0.980, 0.935, 0.985), (0.42, 0.44, 0.41)),
@@ -97,6 +100,47 @@ def record(pattern: str, calibration: str, source: str, layers: int = 4, seed: i
     }
 
 
+def response(index: int, correct: bool, sample: int = 0, **changes: object) -> Response:
+    """One response to question `index`."""
+    values = {
+        "index": index,
+        "prompt": f"Question {index}?",
+        "answer": "42",
+        "text": f"<think>{'so ' * (5 + index % 7)}</think>It is {42 if correct else 41}.",
+        "predicted": "42" if correct else "41",
+        "correct": bool(correct),
+        "finished": True,
+        "finish_reason": "stop",
+        "prompt_tokens": 4,
+        "output_tokens": 10 + index,
+        "seconds": 0.1 * index,
+        "sample": sample,
+    }
+    return Response(**values | changes)
+
+
+def write_responses(
+    run: Path,
+    correct: list,
+    settings: dict | None = None,
+    task: str = "embedded",
+    **changes: object,
+) -> Path:
+    """Write `eval/<task>.jsonl`: whether each question, or each of its samples, is right."""
+    samples = [c if isinstance(c, list) else [c] for c in correct]
+    rows = [
+        response(index, right, sample, **changes)
+        for index, rights in enumerate(samples)
+        for sample, right in enumerate(rights)
+    ]
+    header = SETTINGS | {"n": len(samples), "task": task} | (settings or {})
+    path = run / "eval" / f"{task}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [{"settings": header}, *(dataclasses.asdict(row) for row in rows)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def write_run(
     path: Path,
     pattern: str,
@@ -104,13 +148,16 @@ def write_run(
     accuracy: float,
     minutes: float,
     source: str = "tiny",
+    task: str = "embedded",
+    **changes: object,
 ) -> Path:
-    """Write one run directory without weights; returns `path`."""
-    (path / "eval").mkdir(parents=True)
-    values = summary(pattern, calibration, accuracy, minutes, source)
-    (path / "eval" / "embedded.json").write_text(json.dumps(values))
+    """Write one run directory without weights; returns `path`. `changes` are of its summary."""
+    (path / "eval").mkdir(parents=True, exist_ok=True)
+    values = summary(pattern, calibration, accuracy, minutes, source) | {"task": task} | changes
+    values["settings"]["task"] = task
+    (path / "eval" / f"{task}.json").write_text(json.dumps(values))
     if pattern != "dense":
-        (path / "model").mkdir()
+        (path / "model").mkdir(exist_ok=True)
         values = record(pattern, calibration, source)
         (path / "model" / "rac.json").write_text(json.dumps(values))
     return path
@@ -125,4 +172,15 @@ def write_prototype(root: Path, source: str = "tiny") -> list[Path]:
             write_run(root / f"{pattern}-{name}".replace(":", "-"), pattern, name, a, m, source)
             for name, a, m in names
         ]
+    return runs
+
+
+def write_paired(root: Path) -> list[Path]:
+    """Dense, text and rac at 50% with ten responses each; returns the directories."""
+    answers = {"dense": [True] * 10, "text": [False] * 8 + [True] * 2, "rac": [True] * 9 + [False]}
+    runs = []
+    for name, correct in answers.items():
+        pattern = "dense" if name == "dense" else "0.5"
+        runs.append(write_run(root / name, pattern, name, sum(correct) / 10, 1.0))
+        write_responses(runs[-1], correct)
     return runs

@@ -5,14 +5,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_runs import record, summary, write_prototype, write_run
+from report_runs import record, summary, write_prototype, write_responses, write_run
 
 from rac.errors import UserError
 from rac.report import write_report
 from rac.report.figures import stage_order
+from rac.report.grid import Cell
 from rac.report.runs import make_sections, read_entries
-from rac.report.tables import Cell, format_pattern, table1, telling_pattern
-from rac.report.tables import summary as sentence
+from rac.report.tables import format_pattern, table1
 
 ROW_TYPES = {
     "pattern": str,
@@ -99,16 +99,20 @@ def test_pictures_lie_beside_the_page(report):
 
 def test_table1_by_hand(tmp_path):
     table = table1(section_of(*write_prototype(tmp_path)))
-    assert table.calibrations == ("text", "prompt", "rac")
-    assert [row.label for row in table.rows] == ["dense", "30%", "50%", "60%", "2:4"]
-    assert table.rows[0].dense and table.rows[0].accuracy == (Cell("0.987", "0.008"),)
-    row = table.rows[3]
-    assert row.accuracy == (
-        Cell("0.040", "0.014"),
-        Cell("0.000", "0.000"),
-        Cell("0.960", "0.014", best=True),
+    assert [names for _, names in table.groups] == [("text", "prompt", "rac")] * 2
+    assert [row.labels for row in table.rows] == [
+        ("dense",),
+        ("30%",),
+        ("50%",),
+        ("60%",),
+        ("2:4",),
+    ]
+    dense = table.rows[0]
+    assert dense.dense and dense.cells == (Cell("0.987", "0.008", span=3), Cell("0.40", span=3))
+    assert table.rows[3].cells == (
+        *(Cell("0.040", "0.014"), Cell("0.000", "0.000"), Cell("0.960", "0.014", best=True)),
+        *(Cell("1.21"), Cell("1.34"), Cell("0.46", best=True)),
     )
-    assert row.minutes == (Cell("1.21"), Cell("1.34"), Cell("0.46", best=True))
 
 
 def test_table1_ties_gaps_and_repeated_runs(tmp_path):
@@ -119,13 +123,13 @@ def test_table1_ties_gaps_and_repeated_runs(tmp_path):
         write_run(tmp_path / "d", "2:4", "off-policy", 0.25, 1.0),
     ]
     table = table1(section_of(*runs))
-    assert table.calibrations == ("text", "rac", "off-policy")
-    assert [row.label for row in table.rows] == ["50%", "50% (c)", "2:4"]
-    tied, repeated, lone = table.rows
-    assert tied.accuracy == (Cell("0.500", "0.035"), Cell("0.500", "0.035"), None)
-    assert tied.minutes == (Cell("12.3"), Cell("12.3"), None)
-    assert [cell and cell.text for cell in repeated.accuracy] == [None, "0.750", None]
-    assert [cell and cell.text for cell in lone.accuracy] == [None, None, "0.250"]
+    assert table.groups[0][1] == ("text", "rac", "off-policy")
+    assert [row.labels[0] for row in table.rows] == ["50%", "50% (c)", "2:4"]
+    tied, repeated, lone = (row.cells for row in table.rows)
+    even = Cell("0.500", "0.035")
+    assert tied == (even, even, Cell(), Cell("12.3"), Cell("12.3"), Cell())
+    assert [cell.text for cell in repeated[:3]] == ["", "0.750", ""]
+    assert [cell.text for cell in lone[:3]] == ["", "", "0.250"]
 
 
 def test_stages_are_stacked_in_the_order_they_ran():
@@ -137,38 +141,6 @@ def test_format_pattern():
     assert [format_pattern(p) for p in ("0.6", "0.125", "2:4", "dense")] == [
         *("60%", "12.5%", "2:4", "dense")
     ]
-
-
-@pytest.mark.parametrize(
-    ("rac", "expected"),
-    [
-        ({"0.3": 0.9, "0.5": 0.5, "0.6": 0.1}, "0.5"),
-        ({"0.3": 0.9, "0.5": 0.5, "2:4": 0.45}, "2:4"),  # as sparse as 0.5, and harder
-        ({"0.3": 0.2, "0.5": 0.3, "0.6": 0.1}, "0.5"),  # none keeps half: the most accurate
-    ],
-)
-def test_telling_pattern(tmp_path, rac, expected):
-    runs = [write_run(tmp_path / "dense", "dense", "dense", 0.9, 1.0)]
-    runs += [write_run(tmp_path / f"r{p[-1]}", p, "rac", a, 1.0) for p, a in rac.items()]
-    section = section_of(*runs)
-    assert telling_pattern(section) == expected
-    assert telling_pattern(section, ["0.3"]) == "0.3"
-    assert telling_pattern(section, []) is None
-
-
-def test_the_sentence_follows_the_numbers(tmp_path):
-    runs = [
-        write_run(tmp_path / "text", "0.5", "text", 0.9, 1.0),
-        write_run(tmp_path / "rac", "0.5", "rac", 0.2, 3.0),
-    ]
-    assert sentence(section_of(*runs)) == (
-        "At 50% sparsity, calibrated on its own chains of thought (rac), the model answers 20.0% "
-        "(± 2.8) of 200 problems correctly, against 90.0% (± 2.1) with text. The evaluation takes "
-        "3.00 minutes, against 1.00 with text."
-    )
-    assert sentence(section_of(runs[0])) == (
-        "Share of 200 problems answered correctly: 50% text 90.0% (± 2.1)."
-    )
 
 
 def test_what_cannot_be_compared_is_kept_apart(tmp_path):
@@ -222,6 +194,9 @@ def break_run(path, how):
         values = record("0.5", "rac", "tiny")
         del values["layers"]
         return pruned.write_text(json.dumps(values)) and "rac.json: layers"
+    if how == "damaged responses":
+        write_responses(path, [True, False]).write_text('{"settings": {}}\n{"index": 0}\n')
+        return "embedded.jsonl line 2 is damaged"
     values = summary("0.6", "rac", 0.5, 1.0, "tiny")
     return evaluation.write_text(json.dumps(values)) and "is of 0.6 rac, model/rac.json of 0.5 rac"
 
@@ -230,7 +205,7 @@ def break_run(path, how):
     "how",
     [
         *("no directory", "no evaluation", "half an evaluation", "no JSON", "no accuracy"),
-        *("no layers", "another model's evaluation"),
+        *("no layers", "damaged responses", "another model's evaluation"),
     ],
 )
 def test_broken_runs_are_named_before_anything_is_written(tmp_path, how):

@@ -1,4 +1,4 @@
-"""Run directories in, one page with their tables and figures out."""
+"""Run directories in; one page, and every table and figure of it as a file, out."""
 
 import logging
 from collections.abc import Sequence
@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from rac.files import write_atomic, write_json
+from rac.report.ablations import ablations
+from rac.report.analyses import paired_table, repetition_examples
+from rac.report.compression import compression_tables
 from rac.report.figures import figure1, layer_figures, seconds_figure, trace_figure
+from rac.report.grid import Grid, to_csv, to_markdown
+from rac.report.lengths import length_tables
 from rac.report.page import SectionView, render_page, view
 from rac.report.pairs import figure2
 from rac.report.reconstruction import token_reconstruction
 from rac.report.runs import Section, make_sections, read_entries
 from rac.report.style import Image
+from rac.report.tables import table1
 
 __all__ = ["token_reconstruction", "write_report"]
 
@@ -21,7 +27,9 @@ logger = logging.getLogger(__name__)
 def write_report(
     runs: Sequence[Path], out: Path, *, device: str = "cpu", reconstruction: bool = True
 ) -> list[dict[str, Any]]:
-    """Write `out/report.html`, `out/results.json` and the figures; returns the rows.
+    """Write `out/report.html`, `out/results.json`, figures and tables; returns the rows.
+
+    Figures are PNG files beside the page, tables CSV and Markdown files in `out/tables`.
 
     `runs` are run directories (`eval/*.json`, and `model/rac.json` unless dense). Evaluations that
     cannot be compared (another source model, other problems, other sampling) get sections of their
@@ -36,19 +44,30 @@ def write_report(
     if len(sections) > 1:
         logger.warning("the runs form %d groups that cannot be compared", len(sections))
     rows = [entry.row() for entry in entries]
-    views, images = [], []
+    views, images, tables = [], [], []
     for index, section in enumerate(sections, start=1):
         suffix = "" if index == 1 else f"_{index}"
         shown, made = _illustrate(section, out, device, reconstruction, suffix)
         views.append(shown)
         images += made
+        tables += [shown.table, *shown.others]
+    across = [*compression_tables(entries), *length_tables(entries)]
+    page = render_page(views, across, repetition_examples(entries))
     for image in images:
         with write_atomic(out / image.name) as temporary:
             temporary.write_bytes(image.png)
+    _write_tables([*tables, *across], out / "tables")
     write_json(out / "results.json", rows)
     with write_atomic(out / "report.html") as temporary:
-        temporary.write_text(render_page(views), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     return rows
+
+
+def _write_tables(grids: Sequence[Grid], folder: Path) -> None:
+    for grid in grids:
+        for suffix, text in (("csv", to_csv(grid)), ("md", to_markdown(grid))):
+            with write_atomic(folder / f"{grid.name}.{suffix}") as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 def _illustrate(
@@ -62,6 +81,9 @@ def _illustrate(
     accuracy_and_minutes = figure1(section, suffix) if section.pruned else []
     layers = layer_figures(section, suffix)
     traces, seconds = trace_figure(section, suffix), seconds_figure(section, suffix)
-    shown = view(section, accuracy_and_minutes, heatmap, layers, traces, seconds)
+    paired = paired_table(section, suffix)
+    others = [*ablations(section, suffix), *([paired] if paired else [])]
+    table = table1(section, suffix)
+    shown = view(section, table, others, accuracy_and_minutes, heatmap, layers, traces, seconds)
     made = [*accuracy_and_minutes, heatmap, *layers, traces, seconds]
     return shown, [image for image in made if isinstance(image, Image)]

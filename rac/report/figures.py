@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rac.report.runs import Entry, Section
+from rac.report.entries import Entry
+from rac.report.runs import Section
 from rac.report.style import (
     DENSE,
     STAGES,

@@ -7,7 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from rac.report.reconstruction import Comparison
 from rac.report.style import DENSE, subplots, to_png
 
-# red (prompt closer) - grey (equal) - blue (rac closer): the paper's colours, safe for colour-blind
+# red (a closer) - grey (equal) - blue (b closer): the paper's colours, safe for colour-blind
 COLOUR_MAP = LinearSegmentedColormap.from_list(
     "ratio", ["#8C1A11", "#D6604D", "#F2B59B", "#E6E6E6", "#9EC6E0", "#3C87BE", "#12396B"]
 )
@@ -15,7 +15,7 @@ MOST_COLUMNS = 1200
 
 
 def draw_heatmap(comparison: Comparison) -> bytes:
-    """Draw r_t = e_t(prompt) / e_t(rac) as a PNG: a row a problem, aligned at its first decode."""
+    """Draw r_t = e_t(a) / e_t(b) as a PNG: a row a problem, aligned at its first decoded token."""
     grid, before = aligned(comparison)
     picture, left, right = _thin(grid, before)
     rows, bound = len(grid), color_bound(grid)
@@ -41,7 +41,7 @@ def draw_heatmap(comparison: Comparison) -> bytes:
     bar = figure.colorbar(ScalarMappable(scale, COLOUR_MAP), ax=axis, pad=0.01, aspect=22)
     ticks = np.arange(-np.floor(bound), np.floor(bound) + 1, max(1, np.floor(bound) // 2))
     bar.set_ticks(ticks, labels=[f"{2.0**t:g}" if t >= 0 else f"1/{2.0**-t:g}" for t in ticks])
-    bar.set_label("r = e(prompt) / e(rac)")
+    bar.set_label("r = e({}) / e({})".format(*comparison.names))
     bar.outline.set_visible(False)
     return to_png(figure)
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rac.report import paper
-from rac.report.runs import Entry, Section, resolve_source
+from rac.report.analyses import Example
+from rac.report.entries import Entry, resolve_source
+from rac.report.findings import summary
+from rac.report.grid import Grid
+from rac.report.runs import Section
 from rac.report.style import Image
-from rac.report.tables import Table, format_minutes, format_pattern, summary, table1
+from rac.report.tables import format_minutes, format_pattern
 
 HERE = Path(__file__).parent
 
@@ -23,7 +26,8 @@ class SectionView:
     settings: str
     summary: str
     notes: tuple[str, ...]
-    table: Table
+    table: Grid
+    others: Sequence[Grid]
     figure1: Sequence[Image]
     figure2: Image | None
     figure2_missing: str
@@ -35,6 +39,8 @@ class SectionView:
 
 def view(
     section: Section,
+    table: Grid,
+    others: Sequence[Grid],
     figure1: Sequence[Image],
     figure2: Image | str,
     layers: Sequence[Image],
@@ -54,7 +60,8 @@ def view(
         ),
         summary=summary(section),
         notes=section.notes,
-        table=table1(section),
+        table=table,
+        others=others,
         figure1=figure1,
         figure2=figure2 if isinstance(figure2, Image) else None,
         figure2_missing=figure2 if isinstance(figure2, str) else "",
@@ -93,17 +100,23 @@ def _details(entry: Entry) -> dict[str, Any]:
         "median": f"{r.output_tokens_median:,.0f}",
         "p95": f"{r.output_tokens_p95:,.0f}",
         "limit": f"{100 * r.limit_share:.1f}%",
-        "unfinished": "–" if r.unfinished_share is None else f"{100 * r.unfinished_share:.1f}%",
+        "unfinished": _percent(r.unfinished_share),
+        "repeating": _percent(entry.repetition_share),
         "worst": f"{worst.error:.2f} {worst.name}" if worst else "–",
     }
 
 
-def _optional(value: float | None, form: str) -> str:
-    return "–" if value is None else form.format(value)
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}%"
 
 
-def render_page(sections: Sequence[SectionView]) -> str:
-    """The whole page as text; it refers to nothing outside itself."""
+def render_page(
+    sections: Sequence[SectionView], across: Sequence[Grid] = (), examples: Sequence[Example] = ()
+) -> str:
+    """The whole page as text; it refers to nothing outside itself.
+
+    `across` are the tables over all sections, `examples` outputs that repeat themselves.
+    """
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -111,7 +124,9 @@ def render_page(sections: Sequence[SectionView]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["optional"] = _optional
     return environment.get_template("page.html").render(
-        sections=sections, paper=paper, style=(HERE / "page.css").read_text()
+        sections=sections,
+        across=across,
+        examples=examples,
+        style=(HERE / "page.css").read_text(),
     )

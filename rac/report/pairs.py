@@ -9,11 +9,14 @@ from rac.errors import UserError
 from rac.evaluation.responses import read_responses
 from rac.models import load_model, load_tokenizer, resolve_model
 from rac.prompts import render
+from rac.report.entries import Entry
+from rac.report.findings import telling_pattern
 from rac.report.heatmap import draw_heatmap
-from rac.report.reconstruction import Comparison, cached, checkpoint_key, compare
-from rac.report.runs import Entry, Section
+from rac.report.reconstruction import Comparison
+from rac.report.runs import Section
+from rac.report.streaming import compare_checkpoints
 from rac.report.style import Image
-from rac.report.tables import format_pattern, telling_pattern
+from rac.report.tables import format_pattern
 
 PROBLEMS = 24
 MOST_ROLLOUT_TOKENS = 2048
@@ -44,8 +47,8 @@ def find_pairs(entries: Sequence[Entry]) -> list[Pair]:
 def figure2(section: Section, out: Path, device: str, suffix: str = "") -> Image | str:
     """Draw the heatmap of the most telling pair, or say in a sentence why there is none.
 
-    The errors are kept in `out/reconstruction.npz` and computed again only when the checkpoints
-    or the problems have changed.
+    The errors are kept in `out/reconstruction` and computed again only when the checkpoints or the
+    problems have changed.
     """
     pairs = find_pairs(section.pruned)
     pattern = telling_pattern(section, [pair.rac.result.pattern for pair in pairs])
@@ -56,7 +59,7 @@ def figure2(section: Section, out: Path, device: str, suffix: str = "") -> Image
         )
     pair = next(pair for pair in pairs if pair.rac.result.pattern == pattern)
     try:
-        comparison = _comparison(pair, out / f"reconstruction{suffix}.npz", device)
+        comparison = _comparison(pair, out / "reconstruction", device)
     except UserError as error:
         logger.warning("Figure 2 is left out: %s", error)
         return f"It is left out: {error}."
@@ -77,29 +80,20 @@ def _comparison(pair: Pair, cache: Path, device: str) -> Comparison:
         "rac": str(pair.rac.path / "model"),
     }
     responses = pair.rac.path / "eval" / f"{pair.rac.result.task}.jsonl"
-    found = sorted(read_responses(responses)[1], key=lambda response: response.index)[:PROBLEMS]
-    if not found:
+    rows = {r.index: r.prompt for r in read_responses(responses)[1]}
+    if not rows:
         raise UserError(f"{responses} has no responses")
     most = min(int(settings.get("max_new_tokens", MOST_ROLLOUT_TOKENS)), MOST_ROLLOUT_TOKENS)
-    raw = bool(settings.get("raw_prompts", False))
-    inputs = [
-        {name: checkpoint_key(Path(folder)) for name, folder in checkpoints.items()},
-        [response.prompt for response in found],
-        [most, raw],
-    ]
-
-    def compute() -> Comparison:
-        tokenizer = load_tokenizer(checkpoints["dense"])
-        prompts = [render(tokenizer, response.prompt, raw) for response in found]
-        logger.info("Figure 2: token errors of %s along %d problems", pair.rac.run, len(prompts))
-        return compare(lambda folder: load_model(folder, device), checkpoints, prompts, most)
-
-    return cached(cache, inputs, compute)
+    tokenizer, raw = load_tokenizer(checkpoints["dense"]), bool(settings.get("raw_prompts", False))
+    prompts = [render(tokenizer, rows[index], raw) for index in sorted(rows)[:PROBLEMS]]
+    return compare_checkpoints(
+        lambda folder: load_model(folder, device), checkpoints, prompts, most, cache
+    )
 
 
 def caption(section: Section, pattern: str, comparison: Comparison) -> str:
     """What the heatmap shows, why at this pattern, and its means."""
-    rows = len(comparison.prompt)
+    rows = len(comparison.a)
     prompt, decode = comparison.mean_ratio("prompt"), comparison.mean_ratio("decode")
     return (
         f"r = e(prompt) / e(rac) at {format_pattern(pattern)} along {rows} problems and the dense "

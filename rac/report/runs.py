@@ -7,124 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as validated
 
 from rac.errors import UserError
 from rac.evaluation import EvalResult
 from rac.files import read_json
-from rac.models import EMBEDDED
+from rac.report.entries import Entry, PruneRecord
 from rac_kernels import Pattern
 
-CALIBRATIONS = ("text", "prompt", "rac", "off-policy")
 COMPARABLE = (
     *("task", "problems", "n", "grader", "prompts"),
     *("max_new_tokens", "temperature", "top_p"),
 )
 
 logger = logging.getLogger(__name__)
-
-
-@validated(frozen=True)
-class LayerRecord:
-    """One pruned linear of `rac.json`; `error` is ||(W - Q) X|| / ||W X||."""
-
-    name: str
-    layer: int
-    sparsity: float
-    error: float | None = None
-
-
-@validated(frozen=True)
-class Traces:
-    """The calibration's own traces: output tokens of each."""
-
-    count: int
-    lengths: tuple[int, ...]
-
-
-@validated(frozen=True)
-class PruneRecord:
-    """What the report reads of `model/rac.json`."""
-
-    source_model: str
-    pattern: str
-    calibration: str
-    solver: str
-    sparsity: float
-    tokens: int
-    seconds: dict[str, float]
-    layers: tuple[LayerRecord, ...]
-    traces: Traces | None = None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One evaluation of one run directory."""
-
-    path: Path
-    run: str
-    result: EvalResult
-    record: PruneRecord | None
-
-    @property
-    def dense(self) -> bool:
-        """Whether the evaluated model is not pruned."""
-        return self.result.pattern == "dense"
-
-    @property
-    def pattern(self) -> Pattern:
-        """The pattern; sparsity 0 for a dense model."""
-        return Pattern(0.0) if self.dense else Pattern.parse(self.result.pattern)
-
-    @property
-    def source(self) -> str:
-        """The dense model behind it, as a resolved path where it is one."""
-        return resolve_source(self.result.source_model)
-
-    @property
-    def series(self) -> tuple[str, str]:
-        """Calibration and solver: what a line in a figure joins."""
-        return self.result.calibration, self.result.solver or ""
-
-    @property
-    def order(self) -> tuple:
-        """Dense first, then by sparsity, n:m last, calibrations in the paper's order."""
-        names = (*CALIBRATIONS, self.result.calibration)
-        pattern = self.pattern
-        return (
-            not self.dense,
-            pattern.structured,
-            pattern.sparsity,
-            str(pattern),
-            self.result.solver or "",
-            names.index(self.result.calibration),
-            self.run,
-        )
-
-    def row(self) -> dict[str, Any]:
-        """This entry in `results.json`."""
-        r = self.result
-        return {
-            "pattern": r.pattern,
-            "calibration": r.calibration,
-            "accuracy": r.accuracy,
-            "stderr": r.stderr,
-            "minutes": r.minutes,
-            "output_tokens": r.output_tokens,
-            "output_tokens_median": r.output_tokens_median,
-            "output_tokens_p95": r.output_tokens_p95,
-            "tokens_per_second": r.tokens_per_second,
-            "limit_share": r.limit_share,
-            "unfinished_share": r.unfinished_share,
-            "n": r.n,
-            "sparsity": r.sparsity,
-            "solver": r.solver,
-            "calibration_tokens": self.record.tokens if self.record else None,
-            "task": r.task,
-            "max_new_tokens": r.settings.get("max_new_tokens"),
-            "source_model": r.source_model,
-            "run": self.run,
-        }
 
 
 @dataclass(frozen=True)
@@ -148,12 +43,6 @@ class Section:
     def settings(self) -> dict[str, Any]:
         """The settings that all entries share."""
         return self.entries[0].result.settings
-
-
-def resolve_source(source: str) -> str:
-    """Name a source model the same way however it was passed."""
-    path = EMBEDDED if source == "embedded" else Path(source)
-    return str(path.resolve()) if path.exists() else source
 
 
 def read_entries(runs: Sequence[Path]) -> list[Entry]:
@@ -197,6 +86,7 @@ def _read_run(path: Path, run: str) -> list[Entry]:
                 "evaluate each model into its own directory"
             )
         entries.append(Entry(path, run, result, record))
+        entries[-1].evaluation  # noqa: B018 - damaged responses are named before anything is written
     return entries
 
 

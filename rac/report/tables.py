@@ -1,36 +1,22 @@
-"""Table 1 in the paper's layout, and the sentence at the top of the page."""
+"""Tables 1 and 2 of the RAC paper, in its layout, with our numbers and beside them its own."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
-from rac.report.runs import CALIBRATIONS, Entry, Section
+from rac.report.entries import CALIBRATIONS, Entry
+from rac.report.grid import Cell, Grid, Row
+from rac.report.paper.pruning import (
+    ACCURACY_AND_MINUTES,
+    TABLES,
+    Number,
+    Reported,
+    size_of,
+)
+from rac.report.paper.pruning import CALIBRATIONS as PAPER_CALIBRATIONS
+from rac.report.runs import Section
+from rac_kernels import Pattern
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A number as text, its standard error as text, and whether it is the best of its row."""
-
-    text: str
-    stderr: str = ""
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of Table 1; None is an empty cell. A dense row has one cell for all calibrations."""
-
-    label: str
-    accuracy: tuple[Cell | None, ...]
-    minutes: tuple[Cell | None, ...]
-    dense: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Table 1: sparsity x calibration."""
-
-    calibrations: tuple[str, ...]
-    rows: tuple[Row, ...]
+PAPER_SOLVER = "sparsegpt"
 
 
 def format_pattern(pattern: str) -> str:
@@ -45,50 +31,125 @@ def format_minutes(minutes: float) -> str:
 
 def calibrations_of(section: Section) -> tuple[str, ...]:
     """The calibrations that occur, in the paper's order."""
-    found = {e.result.calibration for e in section.pruned}
+    return _ordered(e.result.calibration for e in section.pruned)
+
+
+def _ordered(calibrations: Iterable[str]) -> tuple[str, ...]:
+    found = set(calibrations)
     known = [name for name in CALIBRATIONS if name in found]
     return (*known, *sorted(found - set(known)))
 
 
-def table1(section: Section) -> Table:
-    """Rows of dense and each pattern (and solver, where there are several), columns calibrations.
+def reported(number: Number | None) -> str:
+    """The paper's number as it prints it."""
+    if number is None:
+        return ""
+    return f"{number.text} ({number.stderr})" if number.stderr else number.text
 
-    Two runs of the same pattern, solver and calibration get a row each, with their names.
+
+def paper_model(section: Section, task: str | None = None) -> str | None:
+    """The section's model as the paper calls it, if it has `task` (any task when None)."""
+    here = section.entries[0]
+    return size_of(here.source) if task in (None, here.result.task) else None
+
+
+def table1(section: Section, suffix: str = "") -> Grid:
+    """Tables 1 and 2: rows of dense and each pattern (and solver), columns calibrations.
+
+    Two runs of the same pattern, solver and calibration get a row each, with their names. The
+    paper's rows are there when the model and the task are the paper's.
     """
-    calibrations = calibrations_of(section)
-    rows = [
-        Row(e.run if len(section.entries) == 1 else "dense", (_accuracy(e),), (_minutes(e),), True)
-        for e in section.entries
-        if e.dense
-    ]
-    solvers = {e.result.solver for e in section.pruned}
-    grouped: dict[tuple, list[Entry]] = {}
-    for entry in section.pruned:
-        key = (entry.result.pattern, entry.result.solver)
-        copy = sum(e.result.calibration == entry.result.calibration for e in _all(grouped, key))
-        grouped.setdefault((*key, copy), []).append(entry)
-    for (pattern, solver, copy), entries in grouped.items():
+    task = section.entries[0].result.task
+    model = paper_model(section)
+    paper = {
+        key[2:]: cell for key, cell in ACCURACY_AND_MINUTES.items() if key[:2] == (task, model)
+    }
+    used = chain(calibrations_of(section), PAPER_CALIBRATIONS if paper else ())
+    calibrations = _ordered(used)
+    groups = _grouped(section, {label for label, _ in paper} - {"dense"})
+    solvers = {solver for _, solver, _ in groups}
+    rows = _dense_rows(section, paper, max(1, len(calibrations)))
+    for (pattern, solver, copy), entries in sorted(groups.items(), key=_group_order):
         label = format_pattern(pattern) + (f", {solver}" if len(solvers) > 1 else "")
         if copy:
             label += f" ({', '.join(e.run for e in entries)})"
-        rows.append(_row(label, entries, calibrations))
-    return Table(calibrations, tuple(rows))
-
-
-def _all(grouped: dict[tuple, list[Entry]], key: tuple) -> list[Entry]:
-    return [e for found, entries in grouped.items() if found[:2] == key for e in entries]
-
-
-def _row(label: str, entries: Sequence[Entry], calibrations: Sequence[str]) -> Row:
-    found = {e.result.calibration: e for e in entries}
-    best = _best([_accuracy(e).text for e in entries], max)
-    fastest = _best([_minutes(e).text for e in entries], min)
-    cells = [found.get(name) for name in calibrations]
-    return Row(
-        label,
-        tuple(e and _accuracy(e, best) for e in cells),
-        tuple(e and _minutes(e, fastest) for e in cells),
+        beside = paper if solver == PAPER_SOLVER and not copy else {}
+        rows.append(_pattern_row(label, format_pattern(pattern), entries, calibrations, beside))
+    names = calibrations or ("dense",)
+    return Grid(
+        f"table1{suffix}",
+        f"{TABLES.get(task, 'Table 1')}. Accuracy and evaluation time",
+        ("Sparsity",),
+        (("Accuracy ± standard error", names), ("Time (minutes)", names)),
+        tuple(rows),
+        "Best accuracy and shortest time of each row in bold. The standard error is that of a "
+        "proportion, √(p(1 − p)/n); the calibrations of a row answer the same problems.",
     )
+
+
+Groups = dict[tuple[str, str, int], list[Entry]]
+
+
+def _grouped(section: Section, paper_labels: set[str]) -> Groups:
+    """Entries by pattern, solver and how often that calibration was there before."""
+    groups: Groups = {}
+    for e in section.pruned:
+        key = (e.result.pattern, e.result.solver or "")
+        same = [x for found, rows in groups.items() if found[:2] == key for x in rows]
+        copy = sum(x.result.calibration == e.result.calibration for x in same)
+        groups.setdefault((*key, copy), []).append(e)
+    for label in paper_labels:
+        pattern = f"{float(label.rstrip('%')) / 100:g}"
+        groups.setdefault((pattern, PAPER_SOLVER, 0), [])
+    return groups
+
+
+def _group_order(item: tuple[tuple[str, str, int], list[Entry]]) -> tuple:
+    pattern, solver, copy = item[0]
+    parsed = Pattern.parse(pattern)
+    return parsed.structured, parsed.sparsity, pattern, solver, copy
+
+
+def _dense_rows(section: Section, paper: dict[tuple[str, str], Reported], span: int) -> list[Row]:
+    beside = paper.get(("dense", "dense"))
+    rows = []
+    for entry in (e for e in section.entries if e.dense):
+        label = entry.run if len(section.entries) == 1 else "dense"
+        cells = (accuracy_cell(entry, span=span), _minutes_cell(entry, span=span))
+        rows.append(Row((label,), _beside(cells, beside), dense=True))
+    if not rows and beside:
+        rows.append(
+            Row(("dense",), _beside((Cell(span=span), Cell(span=span)), beside), dense=True)
+        )
+    return rows
+
+
+def _beside(cells: tuple[Cell, Cell], paper: Reported | None) -> tuple[Cell, Cell]:
+    if paper is None:
+        return cells
+    accuracy, minutes = cells
+    return (
+        Cell(**vars(accuracy) | {"paper": reported(paper.accuracy)}),
+        Cell(**vars(minutes) | {"paper": reported(paper.minutes)}),
+    )
+
+
+def _pattern_row(
+    label: str,
+    pattern: str,
+    entries: Sequence[Entry],
+    calibrations: Sequence[str],
+    paper: dict[tuple[str, str], Reported],
+) -> Row:
+    found = {e.result.calibration: e for e in entries}
+    best = _best([accuracy_cell(e).text for e in entries], max)
+    fastest = _best([_minutes_cell(e).text for e in entries], min)
+    pairs = []
+    for name in calibrations:
+        entry = found.get(name)
+        cells = (accuracy_cell(entry, best), _minutes_cell(entry, fastest)) if entry else None
+        pairs.append(_beside(cells or (Cell(), Cell()), paper.get((pattern, name))))
+    return Row((label,), (*(a for a, _ in pairs), *(m for _, m in pairs)))
 
 
 def _best(texts: Sequence[str], choose: Callable) -> str | None:
@@ -96,73 +157,12 @@ def _best(texts: Sequence[str], choose: Callable) -> str | None:
     return choose(texts, key=float) if len(set(texts)) > 1 else None
 
 
-def _accuracy(entry: Entry, best: str | None = None) -> Cell:
+def accuracy_cell(entry: Entry, best: str | None = None, span: int = 1, paper: str = "") -> Cell:
+    """Accuracy and standard error of an entry."""
     text = f"{entry.result.accuracy:.3f}"
-    return Cell(text, f"{entry.result.stderr:.3f}", text == best)
+    return Cell(text, f"{entry.result.stderr:.3f}", paper, text == best, span)
 
 
-def _minutes(entry: Entry, best: str | None = None) -> Cell:
+def _minutes_cell(entry: Entry, best: str | None = None, span: int = 1) -> Cell:
     text = format_minutes(entry.result.minutes)
-    return Cell(text, best=text == best)
-
-
-def telling_pattern(section: Section, patterns: Sequence[str] | None = None) -> str | None:
-    """The pattern to look at: the sparsest at which `rac` still has half of dense's accuracy.
-
-    Among equally sparse ones the hardest (lowest `rac` accuracy); when `rac` is below half
-    everywhere, the pattern where it is most accurate. None when nothing was pruned with `rac`.
-    Only `patterns` are looked at when given. Without a dense run, half of the best accuracy.
-    """
-    candidates = [
-        e
-        for e in section.pruned
-        if e.result.calibration == "rac" and (patterns is None or e.result.pattern in patterns)
-    ]
-    if not candidates:
-        return None
-    reference = section.dense or max(section.entries, key=lambda e: e.result.accuracy)
-    good = [e for e in candidates if e.result.accuracy >= reference.result.accuracy / 2]
-    if not good:
-        return max(candidates, key=lambda e: e.result.accuracy).result.pattern
-    return max(good, key=lambda e: (e.pattern.sparsity, -e.result.accuracy)).result.pattern
-
-
-def summary(section: Section) -> str:
-    """Say in a sentence or two what was found, from the numbers alone."""
-    n = section.entries[0].result.n
-    pattern = telling_pattern(section)
-    if pattern is None:
-        listed = "; ".join(f"{_name(e)} {_percent(e)}" for e in section.entries)
-        return f"Share of {n} problems answered correctly: {listed}."
-    entries = [e for e in section.pruned if e.result.pattern == pattern]
-    main = next(e for e in entries if e.result.calibration == "rac")
-    others = [e for e in (section.dense, *entries) if e is not None and e is not main]
-    sentence = (
-        f"At {format_pattern(pattern)} sparsity, calibrated on its own chains of thought (rac), "
-        f"the model answers {_percent(main)} of {n} problems correctly"
-    )
-    time = f"The evaluation takes {format_minutes(main.result.minutes)} minutes"
-    if not others:
-        return f"{sentence}. {time}."
-    sentence += ", against " + _listed([f"{_percent(e)} {_short(e)}" for e in others])
-    times = _listed([f"{format_minutes(e.result.minutes)} {_short(e)}" for e in others])
-    return f"{sentence}. {time}, against {times}."
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Join as prose does: "a, b and c"."""
-    return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
-
-
-def _percent(entry: Entry) -> str:
-    return f"{100 * entry.result.accuracy:.1f}% (± {100 * entry.result.stderr:.1f})"
-
-
-def _short(entry: Entry) -> str:
-    return "dense" if entry.dense else f"with {entry.result.calibration}"
-
-
-def _name(entry: Entry) -> str:
-    if entry.dense:
-        return "dense"
-    return f"{format_pattern(entry.result.pattern)} {entry.result.calibration}"
+    return Cell(text, best=text == best, span=span)

@@ -1,0 +1,1 @@
+"""Numbers that the two papers report, to be laid beside ours."""
