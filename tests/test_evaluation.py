@@ -243,6 +243,10 @@ def test_damaged_responses_are_refused(damage, tmp_path):
     with pytest.raises(UserError, match="line 3 is damaged"):
         runner.check_responses(tmp_path, "jsonl")
     assert path.read_bytes() == kept
+    path.write_text("\n".join([header, *lines]) + "\n")
+    path.with_suffix(".jsonl.ungraded").write_text(f"{header}\n{damage}\n")
+    with pytest.raises(UserError, match="ungraded line 2 is damaged"):
+        runner.check_responses(tmp_path, "jsonl")
 
 
 def test_a_second_evaluation_is_refused(tmp_path):

@@ -89,7 +89,7 @@ class Log(Generic[Row]):
         self.rows: dict[tuple[int, int], Row] = {}
         whole = 0
         if path.exists() and not overwrite:
-            header, rows, whole = _read(path, kind)
+            header, rows, whole = read_log(path, kind)
             if header is not None:
                 _require_same(path, header, settings)
             self.rows = {row.key: row for row in rows}
@@ -137,10 +137,11 @@ def read_responses(path: Path) -> tuple[dict[str, Any] | None, list[Response], i
     Raises:
         UserError: unreadable, or a whole line is not what was written; names the line.
     """
-    return _read(path, Response)
+    return read_log(path, Response)
 
 
-def _read(path: Path, kind: type[Row]) -> tuple[dict[str, Any] | None, list[Row], int]:
+def read_log(path: Path, kind: type[Row]) -> tuple[dict[str, Any] | None, list[Row], int]:
+    """`read_responses` of rows of any `kind`."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -14,7 +14,7 @@ from rac.evaluation.conditions import Conditions, request_seed
 from rac.evaluation.graders import Grader, make_grader
 from rac.evaluation.grading import GradingPool
 from rac.evaluation.metrics import EvalResult, summarize
-from rac.evaluation.responses import Log, Response, Ungraded, read_responses
+from rac.evaluation.responses import Log, Response, Ungraded, read_log
 from rac.evaluation.tasks import Task, load_task
 from rac.files import locked, write_json
 
@@ -49,7 +49,7 @@ def evaluate(
     described = engine.describe()
     settings = _settings(engine, task, conditions)
     path = responses_path(out_dir, task.name)
-    aside = path.with_suffix(".jsonl.ungraded")
+    aside = _ungraded_path(path)
     with (
         locked(path.parent),
         make_grader(task.grader) as grader,
@@ -81,6 +81,10 @@ def evaluate(
 def responses_path(out_dir: Path, task: str) -> Path:
     """Where the responses to a task are written."""
     return Path(out_dir) / "eval" / f"{task}.jsonl"
+
+
+def _ungraded_path(path: Path) -> Path:
+    return path.with_suffix(".jsonl.ungraded")
 
 
 class _Run:
@@ -154,8 +158,9 @@ def check_responses(out_dir: Path, task: str) -> None:
         UserError: names the line.
     """
     path = responses_path(out_dir, task)
-    if path.exists():
-        read_responses(path)
+    for file, kind in ((path, Response), (_ungraded_path(path), Ungraded)):
+        if file.exists():
+            read_log(file, kind)
 
 
 def _first(task: Task, limit: int | None) -> Task:
