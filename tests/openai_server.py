@@ -4,6 +4,10 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from rac.engines import Request, Sampling
+from rac.engines.openai import OpenAIEngine
+from rac.engines.server import Server
+
 
 class Handler(BaseHTTPRequestHandler):
     """GET /v1/models, and POST of everything else to `server.answer(handler, body)`."""
@@ -77,6 +81,12 @@ def echo(handler, body):
     )
 
 
+def complete(engine, *prompts, budgets=()):
+    """What `engine` answers, in the order of the prompts."""
+    requests = [Request(i, prompt, 7 + i) for i, prompt in enumerate(prompts)]
+    return sorted(engine.complete(requests, Sampling(40), budgets), key=lambda c: c.index)
+
+
 class LocalServer(ThreadingHTTPServer):
     """Runs in a thread; `answer` may be exchanged at any time."""
 
@@ -96,6 +106,12 @@ class LocalServer(ThreadingHTTPServer):
     @property
     def questions(self):
         return [question(body) for _, body in self.asked]
+
+    def engine(self, concurrency=4, key=None, retries=2, timeout_s=5.0, **options):
+        """An engine that asks this server, and is quick to try again."""
+        limits = {"retries": retries, "timeout_s": timeout_s, "backoff_s": 0.01}
+        at = Server(self.url, key, connections=concurrency, **limits)
+        return OpenAIEngine("m", at, concurrency=concurrency, **options)
 
     def handle_error(self, request, client_address):
         pass  # a client that went away

@@ -1,8 +1,10 @@
 """An engine that answers by a function of the prompt's text, and counts what it was asked."""
 
+import json
 import time
 
 from rac.engines import Completion
+from rac.evaluation import Question, Task
 
 
 class ScriptedEngine:
@@ -34,3 +36,20 @@ class ScriptedEngine:
             time.sleep(0.01)
             cuts = {b: b for b in budgets if b < len(text)}
             yield Completion(request.index, text, reason, len(request.prompt), len(text), cuts)
+
+
+def numbered(count):
+    return Task("jsonl", tuple(Question(f"say {i}", str(i)) for i in range(count)))
+
+
+def echo(prompt, seed=0):
+    """The right answer, but 3 is wrong and 4 never stops thinking."""
+    number = prompt.removeprefix("say ")
+    if number == "4":
+        return "4 4 \\boxed{4}", "length"
+    answer = "0" if number == "3" else number
+    return f"so \\boxed{{9}}</think>\\boxed{{{answer}}}", "stop"
+
+
+def read_lines(folder):
+    return [json.loads(x) for x in (folder / "eval" / "jsonl.jsonl").read_text().splitlines()]

@@ -1,6 +1,5 @@
 """`rac eval --engine openai` against a local server that misbehaves."""
 
-import json
 import os
 import signal
 import threading
@@ -8,11 +7,8 @@ import time
 from email.utils import formatdate
 
 import pytest
-from openai_server import LocalServer, delta, echo, question, usage
+from openai_server import LocalServer, complete, delta, echo, question, usage
 
-from rac.engines import Request, Sampling
-from rac.engines.openai import OpenAIEngine, api_key
-from rac.engines.server import Server
 from rac.errors import UserError
 from rac.evaluation import Conditions, Question, Task, evaluate
 
@@ -30,21 +26,6 @@ def server():
     server.stop()
 
 
-@pytest.fixture
-def open_engine(server):
-    def make(concurrency=4, key=None, retries=2, timeout_s=5.0, **options):
-        limits = {"retries": retries, "timeout_s": timeout_s, "backoff_s": 0.01}
-        at = Server(server.url, key, connections=concurrency, **limits)
-        return OpenAIEngine("m", at, concurrency=concurrency, **options)
-
-    return make
-
-
-def complete(engine, *prompts, budgets=()):
-    requests = [Request(i, prompt, 7 + i) for i, prompt in enumerate(prompts)]
-    return sorted(engine.complete(requests, Sampling(40), budgets), key=lambda c: c.index)
-
-
 def once(failure):
     """Fails the first time that each question is asked, then echoes."""
     seen, lock = set(), threading.Lock()
@@ -58,8 +39,8 @@ def once(failure):
     return answer
 
 
-def test_a_whole_evaluation(server, open_engine, tmp_path):
-    result = evaluate(open_engine(), numbered(9), CONDITIONS, out_dir=tmp_path)
+def test_a_whole_evaluation(server, tmp_path):
+    result = evaluate(server.engine(), numbered(9), CONDITIONS, out_dir=tmp_path)
     assert (result.accuracy, result.n, result.output_tokens) == (1.0, 9, 10.0)
     assert (result.engine, result.device, result.batch_size) == ("openai", "server", 4)
     assert (result.model, result.source_model, result.pattern) == ("m", "m", "dense")
@@ -69,7 +50,7 @@ def test_a_whole_evaluation(server, open_engine, tmp_path):
     path, body = server.asked[0]
     expected = {"model": "m", "max_tokens": 40, "temperature": 0.6, "top_p": 0.95, "stream": True}
     assert path == "/v1/chat/completions" and expected.items() <= body.items()
-    again = evaluate(open_engine(), numbered(9), CONDITIONS, out_dir=tmp_path)
+    again = evaluate(server.engine(), numbered(9), CONDITIONS, out_dir=tmp_path)
     assert again == result and len(server.asked) == 9
 
 
@@ -101,9 +82,9 @@ PASSING = {
 
 
 @pytest.mark.parametrize("failure", PASSING)
-def test_what_may_pass_is_tried_again(failure, server, open_engine, tmp_path):
+def test_what_may_pass_is_tried_again(failure, server, tmp_path):
     server.answer = once(PASSING[failure])
-    engine = open_engine(timeout_s=0.3)
+    engine = server.engine(timeout_s=0.3)
     result = evaluate(engine, numbered(3), CONDITIONS, out_dir=tmp_path)
     assert result.accuracy == 1.0
     assert sorted(server.questions) == sorted(2 * [f"say {i}" for i in range(3)])
@@ -122,9 +103,9 @@ LAST = {
 
 
 @pytest.mark.parametrize("failure", LAST)
-def test_what_does_not_pass_is_one_line(failure, server, open_engine, tmp_path):
+def test_what_does_not_pass_is_one_line(failure, server, tmp_path):
     server.answer = PASSING[failure]
-    engine = open_engine(concurrency=1, timeout_s=0.3)
+    engine = server.engine(concurrency=1, timeout_s=0.3)
     with pytest.raises(UserError) as caught:
         evaluate(engine, numbered(3), CONDITIONS, out_dir=tmp_path)
     assert str(caught.value) == (
@@ -134,13 +115,13 @@ def test_what_does_not_pass_is_one_line(failure, server, open_engine, tmp_path):
     assert server.questions == 3 * ["say 0"]
 
 
-def test_a_refusal_stops_at_once_and_shows_no_key(server, open_engine, tmp_path):
+def test_a_refusal_stops_at_once_and_shows_no_key(server, tmp_path):
     def refuse(handler, body):
         message = {"error": {"message": "key sk-secret cannot use\nthis model", "type": "x"}}
         handler.send_json(message, 403)
 
     server.answer = refuse
-    engine = open_engine(concurrency=1, key="sk-secret")
+    engine = server.engine(concurrency=1, key="sk-secret")
     with pytest.raises(UserError, match=r"refused a request: 403 key \*\*\* cannot use this model"):
         evaluate(engine, numbered(3), CONDITIONS, out_dir=tmp_path)
     assert len(server.asked) == 1
@@ -149,7 +130,7 @@ def test_a_refusal_stops_at_once_and_shows_no_key(server, open_engine, tmp_path)
         assert "sk-secret" not in path.read_text()
 
 
-def test_a_server_that_dies_half_way(server, open_engine, tmp_path):
+def test_a_server_that_dies_half_way(server, tmp_path):
     """What it answered is on disk, and is not asked for again when it is back."""
     dead = threading.Event()
 
@@ -163,16 +144,16 @@ def test_a_server_that_dies_half_way(server, open_engine, tmp_path):
 
     server.answer = answer
     with pytest.raises(UserError, match="5 of 12 responses are on disk"):
-        evaluate(open_engine(concurrency=1), numbered(12), CONDITIONS, out_dir=tmp_path)
+        evaluate(server.engine(concurrency=1), numbered(12), CONDITIONS, out_dir=tmp_path)
     assert server.questions == [f"say {i}" for i in (0, 1, 2, 3, 4, 5, 5, 5)]
     del server.asked[:]
     server.answer = echo
-    result = evaluate(open_engine(), numbered(12), CONDITIONS, out_dir=tmp_path)
+    result = evaluate(server.engine(), numbered(12), CONDITIONS, out_dir=tmp_path)
     assert result.n == 12 and result.accuracy == 1.0
     assert sorted(server.questions) == sorted(f"say {i}" for i in range(5, 12))
 
 
-def test_what_others_got_before_one_failed_is_kept(server, open_engine, tmp_path):
+def test_what_others_got_before_one_failed_is_kept(server, tmp_path):
     """The first question is refused once the three others are answered."""
     answered = threading.Semaphore(0)
 
@@ -188,17 +169,17 @@ def test_what_others_got_before_one_failed_is_kept(server, open_engine, tmp_path
 
     server.answer = answer
     with pytest.raises(UserError, match="400 no; 3 of 4 responses are on disk"):
-        evaluate(open_engine(), numbered(4), CONDITIONS, out_dir=tmp_path)
+        evaluate(server.engine(), numbered(4), CONDITIONS, out_dir=tmp_path)
 
 
-def test_an_empty_answer_is_wrong_and_counted_once(server, open_engine, tmp_path):
+def test_an_empty_answer_is_wrong_and_counted_once(server, tmp_path):
     server.answer = lambda h, b: h.send_events(delta(finish="stop"), delta(usage=usage(5, 1)))
-    result = evaluate(open_engine(), numbered(2), CONDITIONS, out_dir=tmp_path)
+    result = evaluate(server.engine(), numbered(2), CONDITIONS, out_dir=tmp_path)
     assert (result.n, result.accuracy, result.output_tokens) == (2, 0.0, 1.0)
     assert len(server.asked) == 2
 
 
-def test_retry_after_is_obeyed(server, open_engine):
+def test_retry_after_is_obeyed(server):
     times = []
 
     def busy(handler, body):
@@ -211,72 +192,11 @@ def test_retry_after_is_obeyed(server, open_engine):
             echo(handler, body)
 
     server.answer = busy
-    assert complete(open_engine(), "say 1")[0].text == "hm</think>\\boxed{1}"
+    assert complete(server.engine(), "say 1")[0].text == "hm</think>\\boxed{1}"
     assert 1.0 <= times[1] - times[0] < 1.5 and 0.9 <= times[2] - times[1] < 2.5
 
 
-REPLIES = {
-    # the events, then text, finish_reason, tokens
-    "thoughts apart": (
-        [delta(reasoning_content="so "), delta(reasoning_content="4"), delta("4", "stop")],
-        ("so 4</think>4", "stop", 3),
-    ),
-    "as vLLM names them": (
-        [delta(reasoning="so"), delta("4", "stop", usage(1, 9))],
-        ("so</think>4", "stop", 9),
-    ),
-    "thoughts alone": (
-        [delta(reasoning_content="so"), delta(finish="length", usage=usage(1, 40))],
-        ("<think>so", "length", 40),
-    ),
-    "keep-alive": ([b": keep-alive", delta("4", "stop", usage(1, 2))], ("4", "stop", 2)),
-    "filtered": ([delta("4", "content_filter", usage(1, 2))], ("4", "error", 2)),
-}
-
-
-@pytest.mark.parametrize("case", REPLIES)
-def test_replies(case, server, open_engine):
-    events, expected = REPLIES[case]
-    server.answer = lambda h, b: h.send_events(*events)
-    (found,) = complete(open_engine(), "say 4")
-    assert (found.text, found.finish_reason, found.output_tokens) == expected
-
-
-def test_tokens_that_nobody_counted(server, open_engine):
-    server.answer = lambda h, b: h.send_events(delta("a b c d"), delta("e"), delta(finish="stop"))
-    (found,) = complete(open_engine(), "say 4")
-    assert (found.output_tokens, found.note) == (2, "tokens counted as pieces of the stream")
-    (found,) = complete(open_engine(described="embedded"), "say 4")
-    assert (found.output_tokens, found.note) == (8, "tokens counted by the tokenizer")
-    reply = {"choices": [{"message": {"content": "a b c"}, "finish_reason": "stop"}]}
-    server.answer = lambda h, b: h.send_json(reply)
-    (found,) = complete(open_engine(extra={"stream": False}), "say 4")
-    assert (found.text, found.output_tokens, found.note) == ("a b c", 3, "tokens counted as words")
-    assert server.asked[-1][1]["stream"] is False and "stream_options" not in server.asked[-1][1]
-
-
-def test_a_response_beyond_a_budget_is_unfinished_there(server, open_engine, tmp_path):
-    """Servers give no token ids, so nobody knows what stood there."""
-    conditions = Conditions(max_new_tokens=40, budgets=(10, 9))
-    result = evaluate(open_engine(), numbered(2), conditions, out_dir=tmp_path)
-    assert result.accuracy == result.budgets[10].accuracy == 1.0
-    at = result.budgets[9]
-    assert (at.accuracy, at.unfinished_share, at.output_tokens) == (0.0, 1.0, 9.0)
-
-
-def test_raw_prompts_and_extra_fields(server, open_engine):
-    server.answer = lambda h, b: h.send_json(
-        {"choices": [{"text": "4", "finish_reason": "length"}], "usage": usage(2, 1)}
-    )
-    extra = {"top_k": 20, "seed": None}
-    (found,) = complete(open_engine(raw_prompts=True, extra=extra), "say 4")
-    assert (found.text, found.finish_reason, found.prompt_tokens) == ("4", "length", 2)
-    path, body = server.asked[0]
-    assert path == "/v1/completions" and body["prompt"] == "say 4"
-    assert body["top_k"] == 20 and "seed" not in body
-
-
-def test_requests_are_in_flight_together(server, open_engine):
+def test_requests_are_in_flight_together(server):
     together = threading.Barrier(3, timeout=5)
 
     def answer(handler, body):
@@ -284,10 +204,10 @@ def test_requests_are_in_flight_together(server, open_engine):
         echo(handler, body)
 
     server.answer = answer
-    assert len(complete(open_engine(concurrency=3), *[f"say {i}" for i in range(6)])) == 6
+    assert len(complete(server.engine(concurrency=3), *[f"say {i}" for i in range(6)])) == 6
 
 
-def test_an_interrupt_waits_for_no_server(server, open_engine, tmp_path):
+def test_an_interrupt_waits_for_no_server(server, tmp_path):
     """The second question hangs; Ctrl-C stops at once, and the first one's response is kept."""
 
     def answer(handler, body):
@@ -301,52 +221,6 @@ def test_an_interrupt_waits_for_no_server(server, open_engine, tmp_path):
     server.answer = answer
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        evaluate(open_engine(timeout_s=60), numbered(2), CONDITIONS, out_dir=tmp_path)
+        evaluate(server.engine(timeout_s=60), numbered(2), CONDITIONS, out_dir=tmp_path)
     assert time.monotonic() - start < 5
     assert len((tmp_path / "eval" / "jsonl.jsonl").read_text().splitlines()) == 2
-
-
-def test_check_before_any_work(server, open_engine):
-    open_engine().check()
-    assert server.asked == []  # it is listed
-    server.models = ["other", "names"]
-    open_engine().check()
-    assert [body["max_tokens"] for _, body in server.asked] == [1]  # one token tells
-    server.answer = lambda h, b: h.send_json({"message": "no model m here"}, 404)
-    with pytest.raises(UserError, match="--model m: .* 404 no model m here; it lists other, names"):
-        open_engine().check()
-    for status, message in ((401, "refuses the key .*RAC_API_KEY"), (404, "should .* end in /v1?")):
-        server.status = status
-        with pytest.raises(UserError, match=message):
-            open_engine().check()
-
-
-def test_no_server_and_no_address():
-    with pytest.raises(UserError, match="no server answers at http://127.0.0.1:9/v1 .*--base-url"):
-        OpenAIEngine("m", Server("http://user:secret@127.0.0.1:9/v1")).check()
-    for address in ("localhost:8000/v1", "ftp://host/v1", "http:///v1", "http://h:port"):
-        with pytest.raises(UserError, match="--base-url"):
-            Server(address)
-
-
-def test_keys_come_from_the_environment(monkeypatch):
-    monkeypatch.delenv("RAC_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert api_key() is None
-    monkeypatch.setenv("OPENAI_API_KEY", "a")
-    assert api_key() == "a"
-    monkeypatch.setenv("RAC_API_KEY", "b")
-    assert api_key() == "b"
-
-
-def test_a_served_pruned_model_is_described(server, open_engine, tmp_path):
-    folder = tmp_path / "run" / "model"
-    folder.mkdir(parents=True)
-    written = {"pattern": "0.5", "calibration": "rac", "solver": "sparsegpt"}
-    written |= {"source_model": "dense-one", "sparsity": 0.5}
-    (folder / "rac.json").write_text(json.dumps(written))
-    engine = open_engine(described=str(tmp_path / "run"))
-    assert engine.describe() == written | {"model": "m"}
-    assert open_engine(described="org/dense-one").describe()["source_model"] == "org/dense-one"
-    with pytest.raises(UserError, match="--describe ./nowhere: no such folder"):
-        open_engine(described="./nowhere")

@@ -16,7 +16,7 @@ from rac.engines.describe import (
     digest_prompts,
     fingerprint_files,
 )
-from rac.engines.server import Reply, Server
+from rac.engines.server import Reply, Server, Stopped
 from rac.engines.text import END_THINK, knows_thinking
 from rac.errors import UserError
 from rac.prompts import render
@@ -32,7 +32,7 @@ def api_key() -> str | None:
 
 
 class OpenAIEngine:
-    """Requests of its own thread each, `concurrency` at once; streamed unless told otherwise.
+    """Sends `concurrency` requests at once, streamed unless `extra` says otherwise.
 
     Args:
         model: the name that the server knows it by.
@@ -124,9 +124,11 @@ class OpenAIEngine:
                 try:
                     reply = self.server.ask(*self._body(request, sampling), halt)
                     done.put(self._completion(request, reply, budgets))
+                except Stopped:
+                    return
                 except Exception as error:
-                    halt.set()
                     done.put(error)
+                    halt.set()
 
         for _ in range(min(self.batch_size, len(requests))):
             threading.Thread(target=work, daemon=True).start()
