@@ -1,6 +1,6 @@
 """`evaluate` against one-by-one `model.generate`: same model, prompts, greedy tokens, machine.
 
-    python -m benchmarks.bench_eval [--model embedded] [--problems 64] [--batch-size 64]
+    python -m benchmarks.bench_eval [--model embedded] [--problems 40] [--batch-size 64]
                                     [--threads N] [--out benchmarks/results]
 
 One by one: transformers' own model and `generate` with its KV cache, a prompt at a time, decoded
@@ -72,7 +72,7 @@ def warm_up(model, engine: TransformersEngine, folder: Path) -> None:
 def main() -> None:
     parser = bench_options(__doc__)
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--problems", type=int, default=64)
+    parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
