@@ -4,11 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-
-def _say(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+from rac.console import say
 
 
 def compare_command(
@@ -24,21 +21,21 @@ def compare_command(
 
     a, b = (read_evaluation(find_evaluation(run, task)) for run in (run_a, run_b))
     found = compare(a, b, score=score, seed=seed)
-    _say(f"problems     {found.questions} questions of task {a.path.stem}, {score}")
-    _say(f"A            {found.a:.4f}  {run_a}")
-    _say(f"B            {found.b:.4f}  {run_b}")
-    _say(
+    say(f"problems     {found.questions} questions of task {a.path.stem}, {score}")
+    say(f"A            {found.a:.4f}  {run_a}")
+    say(f"B            {found.b:.4f}  {run_b}")
+    say(
         f"difference   B - A = {found.difference:+.4f}, {CONFIDENCE:.0%} interval "
         f"[{found.low:+.4f}, {found.high:+.4f}] (paired bootstrap over questions, "
         f"{RESAMPLES:,} resamples)"
     )
-    _say(
+    say(
         f"exact test   A ahead on {found.only_a} questions, B on {found.only_b}: "
         f"p = {found.p_value:.3g} (McNemar, two-sided)"
     )
-    _say(f"B is better  in {found.b_better:.1%} of the resamples, ties counted half")
+    say(f"B is better  in {found.b_better:.1%} of the resamples, ties counted half")
     for note in found.notes:
-        _say(f"note         {note}")
+        say(f"note         {note}")
 
 
 def reconstruct_command(
@@ -68,7 +65,7 @@ def reconstruct_command(
         device=device,
         dtype=dtype,
     )
-    _say(f"e(a) / e(b), geometric mean over {found['problems']} problems; above 1, b is closer")
+    say(f"e(a) / e(b), geometric mean over {found['problems']} problems; above 1, b is closer")
     for phase, ratio in found["ratio"].items():
-        _say(f"  {phase:<8} {'no tokens' if ratio is None else f'{ratio:.3f}'}")
-    _say(f"a = {found['a']}, b = {found['b']}; heatmap: {out / 'heatmap.png'}")
+        say(f"  {phase:<8} {'no tokens' if ratio is None else f'{ratio:.3f}'}")
+    say(f"a = {found['a']}, b = {found['b']}; heatmap: {out / 'heatmap.png'}")

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rac.evaluation import evaluate
+from rac.engines.local import TransformersEngine
+from rac.evaluation import Conditions, evaluate
 from rac.files import locked
 from rac.models import load_model, load_tokenizer
 from rac.progress import Stages
@@ -67,15 +68,10 @@ def _run_directory(out: Path, calibration: str, pattern: str) -> Path:
 def evaluate_checkpoint(run: Path, model: str, problems: int, stages: Stages) -> None:
     """Evaluate a checkpoint on the embedded held-out problems into `run/eval`."""
     with stages.stage(f"evaluate {run.name}", problems, "problems") as advance:
+        engine = TransformersEngine(load_model(model), load_tokenizer(model), batch_size=problems)
+        conditions = Conditions(max_new_tokens=MAX_NEW_TOKENS)
         result = evaluate(
-            load_model(model),
-            load_tokenizer(model),
-            "embedded",
-            out_dir=run,
-            limit=problems,
-            max_new_tokens=MAX_NEW_TOKENS,
-            batch_size=problems,
-            progress=advance,
+            engine, "embedded", conditions, out_dir=run, limit=problems, progress=advance
         )
     log.info("%s: accuracy %.3f ± %.3f", run.name, result.accuracy, result.stderr)
 

@@ -7,11 +7,10 @@ import time
 import pytest
 
 from rac.assets.tokenizer import build_tokenizer
+from rac.engines.text import decode, knows_thinking
 from rac.evaluation import Question
 from rac.evaluation.answers import (
-    decode,
     final_text,
-    knows_thinking,
     last_boxed,
     predicted_answer,
 )

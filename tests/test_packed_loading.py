@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from rac.engines import Sampling, generate
+from rac.engines.describe import fingerprint
 from rac.engines.fused import FusedMLP
 from rac.errors import UserError
-from rac.evaluation.runner import fingerprint
 from rac.models import load_model
 from rac.packed.check import ordered_positions
 from rac.packed.linears import LINEARS, Linear2to4, LinearBitmap, PackedLinear

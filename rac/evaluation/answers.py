@@ -1,42 +1,28 @@
 r"""Where the answer stands in a response: after `</think>`, in the last `\boxed{}`."""
 
 import re
-from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
+from rac.engines.text import END_THINK
 
-END_THINK = "</think>"
+START_THINK = "<think>"
 BOXED = re.compile(r"\\boxed\s*\{")
 
 
-def knows_thinking(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer or its chat template has `</think>`, so that its absence counts."""
-    return END_THINK in tokenizer.get_vocab() or END_THINK in str(tokenizer.chat_template or "")
+def final_text(response: str, thinks: bool | None, finish_reason: str = "stop") -> str | None:
+    """What follows the first `</think>`; None when the response is unfinished.
 
-
-def decode(tokenizer: PreTrainedTokenizerBase, output_ids: Sequence[int]) -> str:
-    """The text of `output_ids` without special tokens, but with every `</think>`.
-
-    Some tokenizers mark `</think>` as special and decoding would drop it, so the ids are cut there.
-    """
-    end = tokenizer.get_vocab().get(END_THINK)
-    pieces: list[list[int]] = [[]]
-    for token in output_ids:
-        if token == end:
-            pieces.append([])
-        else:
-            pieces[-1].append(token)
-    return END_THINK.join(tokenizer.decode(p, skip_special_tokens=True) for p in pieces)
-
-
-def final_text(response: str, thinks: bool) -> str | None:
-    """What follows the first `</think>`; None when a thinking model never wrote it.
-
-    The whole response when `thinks` is False and it has no `</think>`.
+    Without `</think>` a thinking model (`thinks` True) has not finished, and the whole response of
+    another (False) is its final text. When it is not known (None), a response is unfinished if it
+    hit the limit or opened a `<think>` that it never closed. One that the engine gave up
+    (`finish_reason` "error") always is.
     """
     reasoning, end, answer = response.partition(END_THINK)
+    if finish_reason == "error":
+        return None
     if end:
         return answer
+    if thinks is None:
+        thinks = finish_reason == "length" or START_THINK in reasoning
     return None if thinks else reasoning
 
 

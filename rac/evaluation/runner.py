@@ -1,147 +1,166 @@
 """Ask a model every question of a task, grade the responses, write both down."""
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from rac.engines import Sampling, Trace, generate
-from rac.engines.inputs import context_length
+from rac.engines import Engine, Request
 from rac.errors import UserError
-from rac.evaluation.answers import decode, final_text, knows_thinking
-from rac.evaluation.graders import Grade, Grader, make_grader
+from rac.evaluation.conditions import Conditions, request_seed
+from rac.evaluation.graders import Grader, make_grader
+from rac.evaluation.grading import GradingPool
 from rac.evaluation.metrics import EvalResult, summarize
-from rac.evaluation.responses import Response, ResponseLog
-from rac.evaluation.tasks import Question, Task, load_task
-from rac.files import locked, read_json, write_json
-from rac.models import EMBEDDED
-from rac.packed.linears import PackedLinear
-from rac.prompts import render
+from rac.evaluation.responses import Log, Response, Ungraded, read_log
+from rac.evaluation.tasks import Task, load_task
+from rac.files import locked, write_json
 
 logger = logging.getLogger(__name__)
 
-SAMPLED_ELEMENTS = 4096
-
 
 def evaluate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    engine: Engine,
     task: str | Task,
+    conditions: Conditions | None = None,
     *,
     out_dir: Path,
     limit: int | None = None,
-    max_new_tokens: int,
-    temperature: float = 0.6,
-    top_p: float = 0.95,
-    seed: int = 0,
-    batch_size: int = 64,
-    raw_prompts: bool = False,
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> EvalResult:
-    """Measure accuracy, minutes and output tokens of `model` on `task`.
+    """Measure accuracy, minutes and output tokens of the engine's model on `task`.
 
-    Responses go to `out_dir/eval/<task>.jsonl` as they finish, the summary to `<task>.json`. The
-    same call continues after an interruption and generates only what is missing. `limit` keeps the
-    first questions. `progress` is given the number of responses finished since its last call.
+    Responses go to `out_dir/eval/<task>.jsonl` as they finish, the summary to `<task>.json`. What
+    the engine gives is on disk (`<task>.jsonl.ungraded`, until the end) before it is graded. The
+    same call continues after an interruption and generates only what is missing. What `conditions`
+    leave open are the task's published settings. `limit` keeps the first questions. `progress` is
+    given the number of responses finished since its last call, from any thread.
 
     Raises:
-        UserError: a bad task, no chat template, a prompt longer than the context, or an earlier
+        UserError: a bad task or conditions, prompts that the engine cannot take, or an earlier
             evaluation there with other settings; nothing has been generated or overwritten then.
+            Or the engine could not go on: what it gave is on disk, and the same call continues.
     """
     task = load_task(task, limit=limit) if isinstance(task, str) else _first(task, limit)
-    prompts = [render(tokenizer, q.prompt, raw_prompts) for q in task.questions]
-    _require_fit(prompts, context_length(model))
-    sampling = Sampling(max_new_tokens, temperature, top_p, seed)
-    checkpoint = describe_checkpoint(model)
-    settings = _settings(model, task, prompts, raw_prompts, sampling)
-    path = Path(out_dir) / "eval" / f"{task.name}.jsonl"
+    conditions = (conditions or Conditions()).settled(task)
+    described = engine.describe()
+    settings = _settings(engine, task, conditions)
+    path = responses_path(out_dir, task.name)
+    aside = _ungraded_path(path)
     with (
         locked(path.parent),
         make_grader(task.grader) as grader,
-        ResponseLog(path, settings, overwrite) as log,
+        Log(path, settings, Response, overwrite) as log,
+        Log(aside, settings, Ungraded, overwrite) as ungraded,
     ):
-        grading = _Grading(tokenizer, grader, task)
-        seconds = _finish(model, prompts, sampling, batch_size, log, grading, progress)
-        numbers = summarize(list(log.responses.values()), seconds, grading.thinks)
+        run = _Run(engine, task, conditions, log, ungraded, progress)
+        seconds = run.finish(grader)
+        responses = [log.rows[key] for key in sorted(log.rows)]
+        numbers = summarize(
+            responses, seconds, engine.thinks, conditions.pass_at, conditions.budgets
+        )
         result = EvalResult(
             task=task.name,
-            **checkpoint,
+            **described,
             **numbers._asdict(),
-            batch_size=batch_size,
-            device=model.device.type,
+            engine=engine.name,
+            batch_size=engine.batch_size,
+            device=engine.device,
             settings=settings,
         )
         write_json(path.with_suffix(".json"), asdict(result))
-    if result.unfinished_share == 1:
-        logger.warning("%s: not one response has </think>; all count as wrong", path)
+        aside.unlink()
+    if engine.thinks is not False and not any("</think>" in r.text for r in responses):
+        logger.warning("%s: not one response has </think>", path)
     return result
 
 
-def _finish(
-    model: PreTrainedModel,
-    prompts: list[list[int]],
-    sampling: Sampling,
-    batch_size: int,
-    log: ResponseLog,
-    grading: "_Grading",
-    progress: Callable[[int], None] | None,
-) -> float:
-    """Generate the responses that `log` lacks; returns the wall seconds of all parts."""
-    report = progress or (lambda count: None)
-    report(len(log.responses))
-    missing = [index for index in range(len(prompts)) if index not in log.responses]
-    before, start = log.seconds, time.perf_counter()
-    if not missing:
-        return before
-    log.path.with_suffix(".json").unlink(missing_ok=True)
-    traces = generate(model, [prompts[i] for i in missing], sampling, batch_size=batch_size)
-    for trace in traces:
-        response = grading(missing[trace.index], trace)
-        response["seconds"] = before + time.perf_counter() - start
-        log.append(Response(**response))
-        report(1)
-    return log.seconds
+def responses_path(out_dir: Path, task: str) -> Path:
+    """Where the responses to a task are written."""
+    return Path(out_dir) / "eval" / f"{task}.jsonl"
 
 
-class _Grading:
-    """Turns a trace into the fields of a `Response`, its `seconds` left out."""
+def _ungraded_path(path: Path) -> Path:
+    return path.with_suffix(".jsonl.ungraded")
+
+
+class _Run:
+    """The responses that an evaluation still lacks."""
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
-        grader: Grader,
+        engine: Engine,
         task: Task,
+        conditions: Conditions,
+        log: Log[Response],
+        ungraded: Log[Ungraded],
+        progress: Callable[[int], None] | None,
     ) -> None:
-        self.tokenizer, self.grader, self.task = tokenizer, grader, task
-        self.thinks = knows_thinking(tokenizer)
+        self.engine, self.task, self.conditions = engine, task, conditions
+        self.log, self.ungraded = log, ungraded
+        self.report = progress or (lambda count: None)
+        self.before, self.start = max(log.seconds, ungraded.seconds), time.perf_counter()
 
-    def __call__(self, index: int, trace: Trace) -> dict[str, Any]:
-        question: Question = self.task.questions[index]
-        text = decode(self.tokenizer, trace.output_ids)
-        final = final_text(text, self.thinks)
-        unfinished = Grade(False, None)
-        grade = unfinished if final is None else self.grader.grade(final, question)
-        return {
-            "index": index,
-            "prompt": question.prompt,
-            "answer": question.answer,
-            "text": text,
-            "predicted": grade.predicted,
-            "correct": grade.correct,
-            "scores": grade.scores,
-            "note": grade.note,
-            "finished": final is not None,
-            "finish_reason": trace.finish_reason,
-            "prompt_tokens": len(trace.prompt_ids),
-            "output_tokens": len(trace.output_ids),
-        }
+    def finish(self, grader: Grader) -> float:
+        """Generate, grade and write them; returns the wall seconds of all parts."""
+        self.report(len(self.log.rows))
+        missing = list(self._missing())
+        waiting = [row for key, row in self.ungraded.rows.items() if key not in self.log.rows]
+        if missing or waiting:
+            self.log.path.with_suffix(".json").unlink(missing_ok=True)
+            with GradingPool(
+                grader, self.task, self.log, self.engine.thinks, self._clock, self.report
+            ) as pool:
+                for row in waiting:
+                    pool.submit(row)
+                for row in self._generate(missing):
+                    pool.submit(row)
+        return self.log.seconds
+
+    def _missing(self) -> Iterator[Request]:
+        """Every question once, then every question again: an early end has seen all questions."""
+        questions = self.task.questions
+        for number in range(self.conditions.samples * len(questions)):
+            sample, index = divmod(number, len(questions))
+            if (index, sample) not in self.log.rows and (index, sample) not in self.ungraded.rows:
+                seed = request_seed(self.conditions.seed, number)
+                yield Request(number, questions[index].prompt, seed)
+
+    def _generate(self, missing: list[Request]) -> Iterator[Ungraded]:
+        """What the engine gives, each written down before it is handed on."""
+        sampling, budgets = self.conditions.sampling, self.conditions.budgets
+        try:
+            with closing(self.engine.complete(missing, sampling, budgets)) as completions:
+                for completion in completions:
+                    sample, index = divmod(completion.index, len(self.task.questions))
+                    row = Ungraded(index, sample, completion, self._clock())
+                    self.ungraded.append(row)
+                    yield row
+        except UserError as error:
+            done = len(self.log.rows.keys() | self.ungraded.rows.keys())
+            total = self.conditions.samples * len(self.task.questions)
+            raise UserError(
+                f"{error}; {done} of {total} responses are on disk in {self.log.path.parent}, "
+                "and the same command continues"
+            ) from error
+
+    def _clock(self) -> float:
+        return self.before + time.perf_counter() - self.start
+
+
+def check_responses(out_dir: Path, task: str) -> None:
+    """Refuse a damaged file of responses before a model is loaded.
+
+    Raises:
+        UserError: names the line.
+    """
+    path = responses_path(out_dir, task)
+    for file, kind in ((path, Response), (_ungraded_path(path), Ungraded)):
+        if file.exists():
+            read_log(file, kind)
 
 
 def _first(task: Task, limit: int | None) -> Task:
@@ -150,68 +169,16 @@ def _first(task: Task, limit: int | None) -> Task:
     return replace(task, questions=task.questions[:limit])
 
 
-def _require_fit(prompts: list[list[int]], context: int) -> None:
-    for index, prompt in enumerate(prompts):
-        if len(prompt) >= context:
-            raise UserError(
-                f"problem {index + 1} has {len(prompt)} tokens and the model's context {context}; "
-                "leave it out or shorten it"
-            )
-
-
-def _settings(
-    model: PreTrainedModel, task: Task, prompts: list[list[int]], raw: bool, sampling: Sampling
-) -> dict[str, Any]:
+def _settings(engine: Engine, task: Task, conditions: Conditions) -> dict[str, Any]:
     """What must be equal for an evaluation to continue: model, prompts, task and sampling."""
     return {
         "task": task.name,
         "problems": task.digest,
         "n": len(task.questions),
         "grader": task.grader,
-        **asdict(sampling),
-        "raw_prompts": raw,
-        "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest()[:16],
-        "weights": fingerprint(model),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
+        **asdict(conditions.sampling),
+        "samples": conditions.samples,
+        "budgets": list(conditions.budgets),
+        "engine": engine.name,
+        **engine.settings([q.prompt for q in task.questions]),
     }
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """A hash of up to 4096 evenly spaced elements of each weight, in float32.
-
-    Two prunings of one model differ in it, two loads of one checkpoint do not.
-    """
-    digest = hashlib.sha256()
-    packed = [(n, m) for n, m in model.named_modules() if isinstance(m, PackedLinear)]
-    buffers = {f"{n}.{part}": b for n, module in packed for part, b in module.named_buffers()}
-    for name, tensor in {**dict(model.named_parameters()), **buffers}.items():
-        step = max(1, tensor.numel() // SAMPLED_ELEMENTS)
-        sample = tensor.detach().reshape(-1)[::step].to("cpu", torch.float32).contiguous()
-        digest.update(name.encode() + sample.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def describe_checkpoint(model: PreTrainedModel) -> dict[str, Any]:
-    """Pattern, calibration, solver and source from the rac.json beside the model's weights.
-
-    A model without one is dense and its own source.
-    """
-    name = str(model.name_or_path)
-    path = Path(name) / "rac.json"
-    if not name or not path.is_file():
-        name = "embedded" if Path(name) == EMBEDDED else name
-        return {
-            "pattern": "dense",
-            "calibration": "dense",
-            "solver": None,
-            "model": name,
-            "source_model": name,
-            "sparsity": 0.0,
-        }
-    written = read_json(path)
-    keys = ("pattern", "calibration", "solver", "source_model", "sparsity")
-    missing = [key for key in keys if key not in written]
-    if missing:
-        raise UserError(f"{path}: the key {missing[0]!r} is missing; prune the model again")
-    return {**{key: written[key] for key in keys}, "model": name}
