@@ -43,7 +43,7 @@ def test_both_kernels_at_shapes_that_break_a_tile(many, weight_dtype, shape):
     weight, packed = packed_weight(*shape, weight_dtype)
     for tokens in (1, 2, 7, 11, 70):
         x = inputs(tokens, shape[1])
-        y = _native.linear_2to4(x, packed, None, many)
+        y = _native.linear_packed(x, packed, None, many)
         assert_is_product(y, x, weight, packed.scale)
 
 
@@ -114,7 +114,7 @@ def test_every_instruction_set(instruction_set, name, weight_dtype):  # noqa: F8
     for tokens in (1, 2, 3, 8, 20, 70):
         x = inputs(tokens, 192)
         for many in (False, True):
-            y = _native.linear_2to4(x, packed, None, many)
+            y = _native.linear_packed(x, packed, None, many)
             assert_is_product(y, x, weight, packed.scale)
 
 
@@ -124,10 +124,10 @@ def test_every_instruction_set(instruction_set, name, weight_dtype):  # noqa: F8
 def test_threads_change_nothing(many, tokens):
     _, packed = packed_weight(1001, 576)
     x = inputs(tokens, 576)
-    one = _native.linear_2to4(x, packed, None, many)
+    one = _native.linear_packed(x, packed, None, many)
     torch.set_num_threads(3)
     try:
-        three = _native.linear_2to4(x, packed, None, many)
+        three = _native.linear_packed(x, packed, None, many)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(one, three)
@@ -147,9 +147,9 @@ def test_codes_are_made_once_and_go_with_their_weight():
         kept = unpack_2to4(packed)[33, 4 * group : 4 * group + 4].nonzero().flatten().tolist()
         expected |= (kept[0] | kept[1] << 2) << 4 * group
     assert int(codes[33 // 4, 0, 33 % 4, 0]) == expected
-    count = len(linear._codes)
+    count = len(linear._prepared)
     del packed
-    assert len(linear._codes) == count - 1
+    assert len(linear._prepared) == count - 1
 
 
 def test_auto_takes_the_reference_where_a_gradient_is_needed():

@@ -42,7 +42,7 @@ def test_both_kernels_at_shapes_that_break_a_tile(many, sparsity, shape):
     weight, packed = packed_weight(*shape, sparsity=sparsity)
     for tokens in (1, 2, 7, 11, 70):
         x = inputs(tokens, shape[1])
-        assert_is_product(_native.linear_bitmap(x, packed, None, many), x, weight)
+        assert_is_product(_native.linear_packed(x, packed, None, many), x, weight)
 
 
 @implementation
@@ -88,7 +88,7 @@ def test_every_instruction_set(instruction_set, name, weight_dtype, columns):  #
     for tokens in (1, 2, 3, 8, 20, 70):
         x = inputs(tokens, columns)
         for many in (False, True):
-            assert_is_product(_native.linear_bitmap(x, packed, None, many), x, weight)
+            assert_is_product(_native.linear_packed(x, packed, None, many), x, weight)
 
 
 @native
@@ -97,10 +97,10 @@ def test_every_instruction_set(instruction_set, name, weight_dtype, columns):  #
 def test_threads_change_nothing(many, tokens):
     _, packed = packed_weight(1001, 571)
     x = inputs(tokens, 571)
-    one = _native.linear_bitmap(x, packed, None, many)
+    one = _native.linear_packed(x, packed, None, many)
     torch.set_num_threads(3)
     try:
-        three = _native.linear_bitmap(x, packed, None, many)
+        three = _native.linear_packed(x, packed, None, many)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(one, three)

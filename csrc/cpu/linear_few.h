@@ -1,146 +1,113 @@
-// linear_few: for one or two tokens a row of W at a time, from its first value to its last, so that
-// memory is read in one stream. For more, RB = 2 rows against TB = 4 tokens, whose x, loaded once
-// for both rows, mostly fits the L1 cache; a tile of rows stays in the L2 cache and is decoded again
-// for the next tokens. x is held as [C / L][TB][L] for every TB tokens: one register addresses it.
+// linear_few: a few rows of W at a time, from their first values to their last, against TB tokens,
+// so that W is read once and in order. For more tokens a tile of rows stays in the L2 cache and is
+// read again for the next TB.
 //
 // A sum is made of PARTS * L partial sums: the same bits for any number of threads.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
-#include "linear_values.h"
+#include "linear_few_2to4.h"
+#include "linear_few_bitmap.h"
 
-constexpr int64_t FETCHED = 2048;    // bytes fetched before they are needed
 constexpr int64_t TILE_BYTES = 96 << 10;  // of W, that stay in the L2 cache beside x
 
+// What x is ordered by: L columns, or the blocks of 2:4.
 template <int L>
-RAC_INLINE float total(F32<L> sum) {
-  float parts[L];
-  std::memcpy(parts, &sum, sizeof(parts));
-  for (int width = L / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
-  }
-  return parts[0];
-}
+struct InOrder {
+  static constexpr int COLUMNS = L, VECTORS = 1;
+  RAC_INLINE int64_t vector(int64_t) { return 0; }
+  RAC_INLINE int64_t lane(int64_t group) { return group * 4; }
+};
 
-// x of tokens [token, token + TB) in the order of few_row; tokens that there are not repeat the last.
-template <int L, int TB>
-RAC_INLINE void interleave(const SparseLinear& job, int64_t token, float* to) {
-  for (int64_t t = 0; t < TB; ++t) {
-    const float* from = job.x + std::min(token + t, job.tokens - 1) * job.padded;
-    for (int64_t c = 0; c < job.padded; c += L) {
-      std::memcpy(to + c * TB + t * L, from + c, L * sizeof(float));
-    }
-  }
-}
-
-// sum[r][t] += the next L columns of each row, whose codes these are, times those of token t.
-template <typename Set, typename Packing, int RB, int TB>
-RAC_INLINE void add_products(Packing (&reader)[RB], const uint32_t (&codes)[RB], const float* x,
-                             F32<Set::L> (&sum)[RB][TB]) {
-  F32<Set::L> weight[RB];
-#pragma GCC unroll 2
-  for (int r = 0; r < RB; ++r) weight[r] = decode<Set>(reader[r], codes[r]);
-#pragma GCC unroll 4
-  for (int t = 0; t < TB; ++t) {
-    F32<Set::L> lanes;
-    std::memcpy(&lanes, x + t * Set::L, sizeof(lanes));
-#pragma GCC unroll 2
-    for (int r = 0; r < RB; ++r) sum[r][t] += weight[r] * lanes;
-  }
-}
-
-// y[token : token + TB, row : row + RB]
-template <typename Set, typename Packing, int RB, int TB>
-RAC_INLINE void few_tile(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
-  constexpr int L = Set::L;
-  constexpr int PARTS = RB * TB == 1 ? 4 : RB * TB == 2 ? 2 : 1;  // sums in flight hide latency
-  Packing reader[RB];
-#pragma GCC unroll 2
-  for (int r = 0; r < RB; ++r) reader[r] = Packing::begin(job, row + r);
-  F32<L> sum[PARTS][RB][TB] = {};
-  uint32_t codes[RB];
-  const int64_t end = (job.columns + 7) / 8 * 8;
-  int64_t c = 0;
-  for (; c + 64 <= end; c += 64, x += 64 * TB) {
-#pragma GCC unroll 2
-    for (int r = 0; r < RB; ++r) __builtin_prefetch(reader[r].values + FETCHED);
-#pragma GCC unroll 2
-    for (int half = 0; half < 64; half += 32) {
-#pragma GCC unroll 2
-      for (int r = 0; r < RB; ++r) {
-        std::memcpy(&codes[r], reader[r].codes, 4);
-        reader[r].codes = Packing::after_four(reader[r].codes + 4);
+// x of tokens [token, token + TB) as float32 [C / COLUMNS][VECTORS][TB][L], in whole blocks, zeros
+// where there is no x. Says of each token whether all of its x is finite.
+template <int L, int TB, typename Order, typename T>
+RAC_INLINE void arrange(const SparseLinear& job, int64_t token, float* to, uint8_t* finite) {
+  constexpr int GROUPS = Order::COLUMNS / 4;
+  const auto* x = static_cast<const typename T::Storage*>(job.x);
+  for (int64_t t = 0; t < TB && token + t < job.tokens; ++t) {
+    const auto* from = x + (token + t) * job.columns;
+    float* block = to + t * L;
+    i32x4 wrong = {};
+    int64_t c = 0;
+    for (; c + Order::COLUMNS <= job.columns; c += Order::COLUMNS) {
+#pragma GCC unroll 32
+      for (int64_t g = 0; g < GROUPS; ++g) {
+        const f32x4 four = T::template load<4>(from + c + g * 4);
+        wrong |= not_finite(four);
+        std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
       }
-#pragma GCC unroll 4
-      for (int step = 0; step < 32; step += L) {
-        add_products<Set>(reader, codes, x + (half + step) * TB, sum[step / L % PARTS]);
-#pragma GCC unroll 2
-        for (int r = 0; r < RB; ++r) codes[r] = L == 8 ? codes[r] >> 8 : codes[r] >> 16;
-      }
+      block += Order::COLUMNS * TB;
     }
-  }
-#pragma GCC unroll 1
-  for (; c < end; c += L, x += L * TB) {
-    const int64_t bytes = std::min<int64_t>(L, end - c) / 8;
-#pragma GCC unroll 2
-    for (int r = 0; r < RB; ++r) {
-      codes[r] = 0;  // what follows the row's last code is another row's
-      std::memcpy(&codes[r], reader[r].codes, bytes);
-      reader[r].codes += bytes;
-      if (c % 32 + L == 32) reader[r].codes = Packing::after_four(reader[r].codes);
+    for (int64_t g = 0; c + g * 4 < job.columns; ++g) {
+      const int64_t left = std::min<int64_t>(4, job.columns - c - g * 4);
+      const f32x4 four = load_first<4, T>(from + c + g * 4, left);
+      wrong |= not_finite(four);
+      std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
     }
-    add_products<Set>(reader, codes, x, sum[0]);
-  }
-  float totals[TB][RB];  // an index that is not constant would put the sums into memory
-#pragma GCC unroll 4
-  for (int t = 0; t < TB; ++t) {
-#pragma GCC unroll 2
-    for (int r = 0; r < RB; ++r) {
-#pragma GCC unroll 4
-      for (int p = 1; p < PARTS; ++p) sum[0][r][t] += sum[p][r][t];
-      totals[t][r] = total<L>(sum[0][r][t]);
-    }
-  }
-  for (int t = 0; t < TB && token + t < job.tokens; ++t) {
-    for (int r = 0; r < RB; ++r) {
-      job.y[(token + t) * job.rows + row + r] =
-          finished<typename Packing::Values>(job, row + r, totals[t][r]);
-    }
+    finite[token + t] = !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
   }
 }
 
-template <typename Set, typename Packing, int RB, int TB>
-RAC_INLINE void few_rows(const SparseLinear& job, float* panels) {
+// All of y from x in that order, TB tokens after another; tile(row, token, x) makes RB rows of it.
+template <int RB, int TB, typename Tile>
+RAC_INLINE void few_rows(const SparseLinear& job, const float* panels, Tile tile) {
   const int64_t groups = (job.tokens + TB - 1) / TB, size = TB * job.padded;
-  if (TB > 1) {
+  const int64_t fit = std::max<int64_t>(TILE_BYTES / job.columns / RB, 1) * RB;
+  const int64_t rows = groups > 1 ? fit : RB;
 #pragma omp for schedule(static)
+  for (int64_t first = 0; first < job.rows; first += rows) {
+    const int64_t end = std::min(first + rows, job.rows);
     for (int64_t group = 0; group < groups; ++group) {
-      interleave<Set::L, TB>(job, group * TB, panels + group * size);
-    }
-  }
-  const int64_t fit = std::clamp<int64_t>(TILE_BYTES / job.columns, 2, 64) / 2 * 2;
-  const int64_t rows = groups > 1 ? fit : RB;  // of a tile
-#pragma omp for schedule(static)
-  for (int64_t tile = 0; tile < job.rows; tile += rows) {
-    const int64_t end = std::min(tile + rows, job.rows);
-    for (int64_t group = 0; group < groups; ++group) {
-      const float* x = TB > 1 ? panels + group * size : job.x;
-      int64_t row = tile;
-      for (; row + RB <= end; row += RB) {
-        few_tile<Set, Packing, RB, TB>(job, row, group * TB, x);
+      for (int64_t row = first; row < end; row += RB) {
+        tile(row, group * TB, panels + group * size);
       }
-      for (; row < end; ++row) few_tile<Set, Packing, 1, TB>(job, row, group * TB, x);
     }
   }
+}
+
+// Call `run(packing, tokens at a time)` for what the job holds.
+template <typename Run>
+RAC_INLINE void with_few(const SparseLinear& job, Run run) {
+  with_packing(job, [&](auto* packing) {
+    if (job.tokens == 1) run(packing, std::integral_constant<int, 1>());
+    else if (job.tokens == 2) run(packing, std::integral_constant<int, 2>());
+    else run(packing, std::integral_constant<int, 4>());
+  });
+}
+
+template <typename Set>
+RAC_INLINE void few_arrange(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  with_few(job, [&](auto* packing, auto at_once) {
+    using Packing = std::remove_pointer_t<decltype(packing)>;
+    using Order = std::conditional_t<Packing::BITMAP, InOrder<Set::L>,
+                                     Block2to4<Set::L, Packing::Values::BYTES>>;
+    constexpr int TB = decltype(at_once)::value;
+    float* to = scratch.panels + group * TB * job.padded;
+    with_element(job.element, [&](auto element) {
+      using T = decltype(element);
+      arrange<Set::L, TB, Order, T>(job, group * TB, to, scratch.finite);
+    });
+  });
 }
 
 template <typename Set>
 RAC_INLINE void few(const SparseLinear& job, const LinearScratch& scratch) {
-  with_packing(job, [&](auto* packing) {
+  with_few(job, [&](auto* packing, auto at_once) {
     using Packing = std::remove_pointer_t<decltype(packing)>;
-    if (job.tokens == 1) few_rows<Set, Packing, 1, 1>(job, scratch.panels);
-    else if (job.tokens == 2) few_rows<Set, Packing, 1, 2>(job, scratch.panels);
-    else few_rows<Set, Packing, 2, 4>(job, scratch.panels);
+    using V = typename Packing::Values;
+    constexpr int TB = decltype(at_once)::value;
+    if constexpr (Packing::BITMAP) {
+      few_rows<2, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        few_tile_bitmap<Set, V, 2, TB>(job, row, token, x);
+      });
+    } else {
+      constexpr int RT = TB == 4 ? 2 : 1;
+      few_rows<4 * RT, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        few_tile_2to4<Set, V, RT, TB>(job, row, token, x);
+      });
+    }
   });
 }

@@ -28,14 +28,14 @@ struct Entries {
 };
 
 // The panels of tokens [first, first + tokens): [panel][column][width], zeros where there are none.
-RAC_INLINE void fill_panels(const SparseLinear& job, int64_t first, int64_t tokens, int64_t width,
-                            float* panels) {
+RAC_INLINE void fill_panels(const SparseLinear& job, const LinearScratch& scratch, int64_t first,
+                            int64_t tokens, int64_t width) {
   const int64_t strips = (tokens + width - 1) / width * (width / 4);
 #pragma omp for schedule(static)
   for (int64_t strip = 0; strip < strips; ++strip) {
     const int64_t token = strip * 4;
-    float* to = panels + token / width * width * job.padded + token % width;
-    const float* from = job.x + (first + token) * job.padded;
+    float* to = scratch.panels + token / width * width * job.padded + token % width;
+    const float* from = scratch.x + (first + token) * job.padded;
     if (token + 4 <= tokens) {
       for (int64_t c = 0; c < job.padded; c += 4) {
         transpose_4x4(from + c, job.padded, to + c * width, width);
@@ -157,7 +157,7 @@ RAC_INLINE void many_rows(const SparseLinear& job, const LinearScratch& scratch)
   Entries entries{value.get(), place.get(), 0};
   for (int64_t first = 0; first < job.tokens; first += GROUP) {
     const int64_t tokens = std::min(GROUP, job.tokens - first);
-    fill_panels(job, first, tokens, WIDTH, scratch.panels);
+    fill_panels(job, scratch, first, tokens, WIDTH);
     if (job.offsets) {
 #pragma omp for schedule(static)
       for (int64_t row = 0; row < job.rows; ++row) scratch.position[row] = job.offsets[row];

@@ -26,8 +26,8 @@ constexpr Columns columns_bitmap(int byte) {
   return found;
 }
 
-// Byte shuffles (vpshufb; 0x80 gives 0) from packed values, the same 16 bytes in both halves, to
-// eight 32-bit words whose upper bytes are the value of a column, or 0.
+// Byte shuffles (vpshufb; 0x80 gives 0) from 16-bit values, the same 16 bytes in both halves, to
+// eight 32-bit words whose upper halves are the value of a column, or 0.
 struct Shuffles {
   alignas(32) uint8_t bytes[256][32];
 };
@@ -38,17 +38,14 @@ struct Positions {
   uint8_t count[256];
 };
 
-template <typename Meaning>
-constexpr Shuffles make_shuffles(Meaning columns_of, int value_bytes) {
+constexpr Shuffles make_shuffles() {
   Shuffles table{};
   for (int byte = 0; byte < 256; ++byte) {
-    const Columns found = columns_of(byte);
+    const Columns found = columns_bitmap(byte);
     for (int i = 0; i < 32; ++i) table.bytes[byte][i] = 0x80;
     for (int k = 0; k < found.count; ++k) {
-      for (int b = 0; b < value_bytes; ++b) {
-        const int to = 4 * found.column[k] + 4 - value_bytes + b;
-        table.bytes[byte][to] = static_cast<uint8_t>(k * value_bytes + b);
-      }
+      table.bytes[byte][4 * found.column[k] + 2] = static_cast<uint8_t>(2 * k);
+      table.bytes[byte][4 * found.column[k] + 3] = static_cast<uint8_t>(2 * k + 1);
     }
   }
   return table;
@@ -65,8 +62,6 @@ constexpr Positions make_positions(Meaning columns_of) {
   return table;
 }
 
-constexpr Shuffles SHUFFLES_2TO4_16 = make_shuffles(columns_2to4, 2);
-constexpr Shuffles SHUFFLES_2TO4_8 = make_shuffles(columns_2to4, 1);
-constexpr Shuffles SHUFFLES_BITMAP = make_shuffles(columns_bitmap, 2);
+constexpr Shuffles SHUFFLES_BITMAP = make_shuffles();
 constexpr Positions POSITIONS_2TO4 = make_positions(columns_2to4);
 constexpr Positions POSITIONS_BITMAP = make_positions(columns_bitmap);

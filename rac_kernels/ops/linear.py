@@ -46,7 +46,7 @@ def linear_2to4(
     if x.is_cuda:
         return _native.linear_2to4_cuda(x, packed, bias)
     kernel = linear_choice.cpu_kernel("2:4", packed.values.element_size(), _tokens(x))
-    return _native.linear_2to4(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias, kernel == "many")
 
 
 def linear_bitmap(
@@ -79,7 +79,7 @@ def linear_bitmap(
     if x.is_cuda:
         return _native.linear_bitmap_cuda(x, packed, bias)
     kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
-    return _native.linear_bitmap(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias, kernel == "many")
 
 
 def linear_status() -> dict[str, str]:
