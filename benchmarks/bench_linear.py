@@ -6,8 +6,9 @@
 A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
-without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
-its first call is not timed again and left out.
+without bf16 instructions. `speedup_bfloat16` is over dense bf16 alone, `roof` what that would be if
+the bytes were read at the bandwidth of the same run. A dense variant that takes more than SLOW
+times the fastest one's time in its first call is not timed again and left out.
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
 metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
@@ -25,7 +26,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from benchmarks.common import bench_options, device_seconds, median_seconds, report, time_once
+from benchmarks.common import (
+    bench_options,
+    device_seconds,
+    matmul_gflops,
+    median_seconds,
+    report,
+    time_once,
+)
 from rac_kernels import (
     Packed2to4,
     PackedBitmap,
@@ -130,7 +138,7 @@ def graph_of(functions: list[Function]) -> Callable[[], None]:
     return graph.replay
 
 
-def bench(shape: tuple[int, int], batches: list[int], options, gbps: float) -> Iterator[dict]:
+def bench(shape: tuple[int, int], batches: list[int], options, ceilings: dict) -> Iterator[dict]:
     """Rows of a shape, batch after batch."""
     torch.manual_seed(0)
     rows, columns = shape
@@ -154,7 +162,7 @@ def bench(shape: tuple[int, int], batches: list[int], options, gbps: float) -> I
         for op, impl in seconds:
             if op.startswith("linear"):
                 packed = weights["2:4" if op == "linear_2to4" else "bitmap"][0]
-                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, gbps)
+                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, ceilings)
 
 
 def row_of(
@@ -165,7 +173,7 @@ def row_of(
     seconds: dict[tuple[str, str], float],
     weight_bytes: int,
     options,
-    gbps: float,
+    ceilings: dict,
 ) -> dict:
     """One result row."""
     dense = {name: s for name, s in seconds.items() if name[0].startswith("dense")}
@@ -188,12 +196,12 @@ def row_of(
         times = [s for name, s in dense.items() if name[0] == kind]
         row[f"{kind}_ms"] = min(times) * 1e3 if times else None
     achieved = moved / seconds[op, impl] / 1e9
-    return row | {
-        "bytes": moved,
-        "gbps": achieved,
-        "readable_gbps": gbps,
-        "of_readable": achieved / gbps,
-    }
+    row |= {"bytes": moved, "gbps": achieved, "of_readable": achieved / ceilings["readable_gbps"]}
+    if row["dense_bfloat16_ms"]:
+        row["speedup_bfloat16"] = row["dense_bfloat16_ms"] / row["time_ms"]
+        row["roof"] = row["speedup_bfloat16"] / row["of_readable"]
+    # of values alone: the zeros that a dense product multiplies are not counted
+    return row | {"flops": tokens * math.prod(shape)} | ceilings
 
 
 def main() -> None:
@@ -204,9 +212,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     start = time.perf_counter()
+    dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
+    size = None if options.device.startswith("cuda") else 2048
+    ceilings = {"matmul_gflops": matmul_gflops(size, options.device, dtype)}
+    ceilings["matmul_dtype"] = str(dtype).removeprefix("torch.")
     for shape in shapes[:1] if options.quick else shapes:
-        gbps = readable_gbps(options.device)
-        for row in bench(shape, options.tokens, options, gbps):
+        ceilings |= {"readable_gbps": readable_gbps(options.device)}
+        for row in bench(shape, options.tokens, options, ceilings):
             report(row, options.out, "linear")
     print(f"{time.perf_counter() - start:.0f} s")
 

@@ -62,7 +62,7 @@ def linear_table(folder: Path) -> str:
     rows.sort(key=lambda row: (row["R"] * row["C"], row["R"], row["op"], row["impl"], row["T"]))
     header = (
         "device|op|implementation|R x C|T>|ours ms>|dense bf16 ms>|dense float32 ms>|speed-up>"
-        "|GB/s>|of readable>"
+        "|over dense bf16>|roof>|GB/s>|of readable>"
     )
     return markdown(header, (_linear_row(row) for row in rows))
 
@@ -78,6 +78,7 @@ def _linear_row(row: dict) -> list[str]:
         f"{row['time_ms']:.2f}",
         *("" if time is None else f"{time:.2f}" for time in dense),
         f"{row['speedup']:.2f}x",
+        *(f"{row[key]:.2f}x" if key in row else "" for key in ("speedup_bfloat16", "roof")),
         f"{row['gbps']:.1f}",
         f"{row['of_readable']:.0%}",
     ]

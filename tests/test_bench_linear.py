@@ -17,7 +17,7 @@ def rows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_linear, "CACHE_BYTES", {"cpu": 1e5})
         patch.setattr(bench_linear, "SECONDS", 0.01)
-        return list(bench_linear.bench((96, 64), [1, 40], OPTIONS, 20.0))
+        return list(bench_linear.bench((96, 64), [1, 40], OPTIONS, {"readable_gbps": 20.0}))
 
 
 def test_rows_count_what_is_packed(rows):
@@ -35,6 +35,10 @@ def test_rows_count_what_is_packed(rows):
         dense = [row[f"dense_{kind}_ms"] for kind in ("bfloat16", "float32")]
         assert row["baseline_ms"] == min(time for time in dense if time is not None)
         assert row["speedup"] == pytest.approx(row["baseline_ms"] / row["time_ms"])
+        assert row["flops"] == row["T"] * 96 * 64
+        if dense[0] is not None:
+            assert row["speedup_bfloat16"] == pytest.approx(dense[0] / row["time_ms"])
+            assert row["roof"] == pytest.approx(dense[0] / (row["bytes"] / 20e6))
 
 
 def test_a_wrong_product_is_never_timed():

@@ -75,14 +75,15 @@ def test_empty_batches(impl):
 
 
 @native
+@KERNELS
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("tokens", [1, 6, 70])
 @pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.int8], ids=str)
-def test_what_is_not_finite_spreads_as_in_a_dense_product(value, tokens, weight_dtype):
+def test_what_is_not_finite_spreads_as_in_a_dense_product(many, value, tokens, weight_dtype):
     weight, packed = packed_weight(21, 64, weight_dtype)
     x = inputs(tokens, 64)
     x[tokens // 2, 17] = value  # 0 * value is NaN: pruned weights count
-    y = linear_2to4(x, packed, impl="native")
+    y = _native.linear_packed(x, packed, None, many)
     expected = x.double() @ weight.double().mT
     assert torch.equal(y.isnan(), expected.isnan()) and y.isnan().any()
     assert torch.equal(y.isinf(), expected.isinf())

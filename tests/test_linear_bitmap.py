@@ -62,13 +62,14 @@ def test_empty_batches(impl):
 
 
 @native
+@KERNELS
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("tokens", [1, 6, 70])
-def test_what_is_not_finite_spreads_as_in_a_dense_product(value, tokens):
-    weight, packed = packed_weight(21, 40)
-    x = inputs(tokens, 40)
-    x[tokens // 2, 17] = value  # 0 * value is NaN: pruned weights count
-    y = linear_bitmap(x, packed, impl="native")
+def test_what_is_not_finite_spreads_as_in_a_dense_product(many, value, tokens):
+    weight, packed = packed_weight(21, 39)
+    x = inputs(tokens, 39)
+    x[tokens // 2, 37] = value  # 0 * value is NaN: pruned weights count
+    y = _native.linear_packed(x, packed, None, many)
     expected = x.double() @ weight.double().mT
     assert torch.equal(y.isnan(), expected.isnan()) and y.isnan().any()
     others = torch.arange(tokens) != tokens // 2

@@ -48,6 +48,8 @@ struct Avx2 {
     return reinterpret_cast<F32<8>>(_mm256_permutevar_ps(reinterpret_cast<__m256>(x),
                                                          reinterpret_cast<__m256i>(codes)));
   }
+
+  RAC_INLINE void keep(F32<8>& x) { asm("" : "+x"(x)); }
 };
 
 }  // namespace

@@ -57,6 +57,8 @@ struct Avx512 {
     return reinterpret_cast<F32<16>>(_mm512_maskz_permutevar_ps(
         0xffff, reinterpret_cast<__m512>(x), reinterpret_cast<__m512i>(codes)));
   }
+
+  RAC_INLINE void keep(F32<16>& x) { asm("" : "+v"(x)); }
 };
 
 }  // namespace

@@ -100,8 +100,9 @@ RAC_INLINE void few(const SparseLinear& job, const LinearScratch& scratch) {
     using V = typename Packing::Values;
     constexpr int TB = decltype(at_once)::value;
     if constexpr (Packing::BITMAP) {
-      few_rows<2, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
-        few_tile_bitmap<Set, V, 2, TB>(job, row, token, x);
+      constexpr int RB = TB == 4 ? 3 : 4;
+      few_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        few_tile_bitmap<Set, V, RB, TB>(job, row, token, x);
       });
     } else {
       constexpr int RT = TB == 4 ? 2 : 1;

@@ -17,7 +17,7 @@
 
 #include "linear_values.h"
 
-constexpr int64_t FETCHED_2TO4 = 1024;  // bytes of a row fetched before they are needed
+constexpr int64_t FETCHED_2TO4 = 2048;  // bytes of a row fetched before they are needed
 
 // Where x of a group of four columns lies in a block of it, and what a block is.
 template <int L, int BYTES>
@@ -129,12 +129,15 @@ RAC_INLINE void few_tile_2to4(const SparseLinear& job, int64_t row, int64_t toke
   for (int t = 0; t < RT; ++t) rows[t] = FourRows<Set, V>::at(job, row + 4 * t);
   F32<L> sum[PARTS][RT][TB] = {};
   int64_t c = 0;
+  int64_t ahead = FETCHED_2TO4;
   for (; c + COLUMNS <= job.columns; c += COLUMNS, x += COLUMNS * TB) {
+    const int64_t left = (job.columns - c) / 2 * V::BYTES;
+    if (left <= FETCHED_2TO4) ahead = FETCHED_2TO4 + (4 * RT - 1) * rows[0].stride;
 #pragma GCC unroll 2
     for (int t = 0; t < RT; ++t) {
 #pragma GCC unroll 4
       for (int r = 0; r < 4; ++r) {
-        __builtin_prefetch(rows[t].values + r * rows[t].stride + FETCHED_2TO4);
+        __builtin_prefetch(rows[t].values + r * rows[t].stride + ahead);
       }
     }
     add_block<Set, V, RT, TB, PARTS, false>(rows, x, sum);

@@ -21,7 +21,7 @@ struct BitmapRow {
 RAC_INLINE const uint8_t* next_shuffle(BitmapRow& row, int byte) {
   constexpr int SIZE = 5;  // of a shuffle: 2^5 bytes
   const int shift = 8 * byte - SIZE;
-  const uint64_t moved = shift < 0 ? row.bits << -shift : row.bits >> shift;
+  const uint64_t moved = row.bits >> (shift & 63) | row.bits << (-shift & 63);  // rotated: one rorx
   const uint64_t offset = moved & (255 << SIZE);  // has as many bits set as the byte
   row.values += 2 * __builtin_popcountll(offset);
   return SHUFFLES_BITMAP.bytes[0] + offset;
@@ -49,6 +49,7 @@ RAC_INLINE void add_columns(BitmapRow (&rows)[RB], int byte, const float* x,
   for (int t = 0; t < TB; ++t) {
     F32<L> lanes;
     std::memcpy(&lanes, x + t * L, sizeof(lanes));
+    Set::keep(lanes);
 #pragma GCC unroll 4
     for (int r = 0; r < RB; ++r) sum[r][t] += weight[r] * lanes;
   }
@@ -59,7 +60,7 @@ template <typename Set, typename V, int RB, int TB>
 RAC_INLINE void few_tile_bitmap(const SparseLinear& job, int64_t row, int64_t token,
                                 const float* x) {
   constexpr int L = Set::L;
-  constexpr int PARTS = RB * TB <= 2 ? 4 : RB * TB == 4 ? 2 : 1;  // sums in flight hide latency
+  constexpr int PARTS = RB * TB <= 2 ? 4 : RB * TB <= 4 ? 2 : 1;  // sums in flight hide latency
   const int64_t bytes = (job.columns + 7) / 8;
   BitmapRow rows[RB];
 #pragma GCC unroll 4
@@ -68,11 +69,14 @@ RAC_INLINE void few_tile_bitmap(const SparseLinear& job, int64_t row, int64_t to
     rows[r] = {job.values + 2 * job.offsets[at], job.codes + at * bytes, 0};
   }
   F32<L> sum[PARTS][RB][TB] = {};
-  int64_t byte = 0;
+  // about what a row takes, for what is fetched of the next rows
+  const int64_t length = 2 * (job.offsets[row + 1] - job.offsets[row]);
+  int64_t byte = 0, ahead = FETCHED_BITMAP;
   for (; byte + 8 <= bytes; byte += 8, x += 64 * TB) {
+    if (8 * (bytes - byte) <= FETCHED_BITMAP) ahead = FETCHED_BITMAP + (RB - 1) * length;
 #pragma GCC unroll 4
     for (int r = 0; r < RB; ++r) {
-      __builtin_prefetch(rows[r].values + FETCHED_BITMAP);
+      __builtin_prefetch(rows[r].values + ahead);
       __builtin_prefetch(rows[r].codes + byte + FETCHED_BITS);
       std::memcpy(&rows[r].bits, rows[r].codes + byte, 8);
     }

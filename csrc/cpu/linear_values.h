@@ -7,6 +7,7 @@
 //   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the next two bits
 //                            lowest, a word being GROUPS groups; HALF: of the first half of a block
 //   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
+//   keep(x)                  x is used more than once: load it once, into a register
 #pragma once
 
 #include <cstdint>

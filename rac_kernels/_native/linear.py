@@ -14,7 +14,7 @@ _PARALLEL = 1 << 18
 
 
 class _Prepared:
-    """What the kernels read of a weight, found once: `weight` knows addresses, `kept` holds them."""
+    """What the kernels read of a weight, found once: `weight` has addresses in `kept`."""
 
     def __init__(self, packed: Packed2to4 | PackedBitmap) -> None:
         module = load(CPU)

@@ -141,8 +141,10 @@ def _check(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor |
         raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != columns:
         refuse(op, f"x [..., {columns}] for W {[rows, columns]}", list(x.shape))
-    check_same_device(op, x=x, packed=packed.values)
+    if x.device != packed.values.device:  # naming the devices takes longer than a small product
+        check_same_device(op, x=x, packed=packed.values)
     if bias is not None:
         if bias.shape != (rows,):
             refuse(op, f"bias [{rows}] for W {[rows, columns]}", list(bias.shape))
-        check_same_device(op, x=x, bias=bias)
+        if x.device != bias.device:
+            check_same_device(op, x=x, bias=bias)
