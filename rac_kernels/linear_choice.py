@@ -9,7 +9,7 @@ import torch
 
 # (device, packing, bytes of a value) -> ((tokens up to which, implementation), ...), None: all.
 # On the CPU the implementation is always "native"; beside it stands which of its two kernels:
-# "few" (dot products along rows, a weight decoded for up to 4 tokens) or "many" (only packed values
+# "few" (dot products along rows, a weight decoded for up to 8 tokens) or "many" (only packed values
 # are multiplied, tokens in the lanes).
 CPU: dict[tuple[str, int], tuple[tuple[int | None, str], ...]] = {
     ("2:4", 2): ((None, "few"),),

@@ -72,9 +72,13 @@ RAC_INLINE void few_rows(const SparseLinear& job, const float* panels, Tile tile
 template <typename Run>
 RAC_INLINE void with_few(const SparseLinear& job, Run run) {
   with_packing(job, [&](auto* packing) {
-    if (job.tokens == 1) run(packing, std::integral_constant<int, 1>());
-    else if (job.tokens == 2) run(packing, std::integral_constant<int, 2>());
-    else run(packing, std::integral_constant<int, 4>());
+    const int64_t at_once = few_at_once(job);
+    if (at_once == 1) run(packing, std::integral_constant<int, 1>());
+    else if (at_once == 2) run(packing, std::integral_constant<int, 2>());
+    else if (at_once == 4) run(packing, std::integral_constant<int, 4>());
+    else if constexpr (!std::remove_pointer_t<decltype(packing)>::BITMAP) {
+      run(packing, std::integral_constant<int, 8>());
+    }
   });
 }
 
@@ -105,9 +109,8 @@ RAC_INLINE void few(const SparseLinear& job, const LinearScratch& scratch) {
         few_tile_bitmap<Set, V, RB, TB>(job, row, token, x);
       });
     } else {
-      constexpr int RT = TB == 4 ? 2 : 1;
-      few_rows<4 * RT, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
-        few_tile_2to4<Set, V, RT, TB>(job, row, token, x);
+      few_rows<4, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        few_tile_2to4<Set, V, TB>(job, row, token, x);
       });
     }
   });

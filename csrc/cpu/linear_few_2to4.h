@@ -50,115 +50,84 @@ RAC_INLINE F32<L> value_of(I32<L> words, int i) {
   return V::template widen<L>(upper);
 }
 
-// Four rows of W in turn; `codes` are those of this block.
-template <typename Set, typename V>
+// Four rows of W, from where they are read next.
 struct FourRows {
-  static constexpr int L = Set::L;
   const uint8_t* values;
   const uint8_t* codes;
   int64_t stride;  // bytes of a row
-
-  RAC_INLINE FourRows at(const SparseLinear& job, int64_t row) {
-    const int64_t stride = job.columns / 2 * V::BYTES;
-    return {job.values + row * stride, job.codes + row / 4 * job.columns / 2, stride};
-  }
-  // Words of four rows; in the HALF of a block that may end a row of L = 16, the others are 0.
-  template <bool HALF, int PART>
-  RAC_INLINE void read(const FourRows& rows, I32<L> (&words)[2]) {
-    I32<L> read[4] = {};
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      std::memcpy(&read[r], rows.values + r * rows.stride, HALF ? 2 * L : 4 * L);
-    }
-    transposed<L, PART>(read, words);
-  }
 };
 
-// sum += the next block of RT times four rows times the x of TB tokens.
-template <typename Set, typename V, int RT, int TB, int PARTS, bool HALF>
-RAC_INLINE void add_block(FourRows<Set, V> (&rows)[RT], const float* x,
-                          F32<Set::L> (&sum)[PARTS][RT][TB]) {
+// Words of four rows; in the HALF of a block that may end a row of L = 16, the others are 0.
+template <int L, bool HALF, int PART>
+RAC_INLINE void read_words(const FourRows& rows, I32<L> (&words)[2]) {
+  I32<L> read[4] = {};
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    std::memcpy(&read[r], rows.values + r * rows.stride, HALF ? 2 * L : 4 * L);
+  }
+  transposed<L, PART>(read, words);
+}
+
+// sum += the next block of four rows times the x of TB tokens.
+template <typename Set, typename V, int TB, int PARTS, bool HALF>
+RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PARTS][TB]) {
   constexpr int L = Set::L, GROUPS = 2 / V::BYTES, VALUES = 4 / V::BYTES;
-  I32<L> codes[RT];
-#pragma GCC unroll 2
-  for (int t = 0; t < RT; ++t) codes[t] = Set::template codes<GROUPS, HALF>(rows[t].codes);
+  I32<L> codes = Set::template codes<GROUPS, HALF>(rows.codes);
 #pragma GCC unroll 2
   for (int part = 0; part < 2; ++part) {
-    I32<L> words[RT][2];
-#pragma GCC unroll 2
-    for (int t = 0; t < RT; ++t) {
-      if (part == 0) FourRows<Set, V>::template read<HALF, 0>(rows[t], words[t]);
-      else FourRows<Set, V>::template read<HALF, 1>(rows[t], words[t]);
-    }
+    I32<L> words[2];
+    if (part == 0) read_words<L, HALF, 0>(rows, words);
+    else read_words<L, HALF, 1>(rows, words);
 #pragma GCC unroll 2
     for (int w = 0; w < 2; ++w) {
 #pragma GCC unroll 4
       for (int i = 0; i < VALUES; ++i) {
         const float* from = x + ((part * 2 + w) * GROUPS + i / 2) * TB * L;
-        F32<L> value[RT];
-#pragma GCC unroll 2
-        for (int t = 0; t < RT; ++t) value[t] = value_of<V, L>(words[t][w], i);
+        const F32<L> value = value_of<V, L>(words[w], i);
 #pragma GCC unroll 8
-        for (int token = 0; token < TB; ++token) {
+        for (int t = 0; t < TB; ++t) {
           F32<L> lanes;
-          std::memcpy(&lanes, from + token * L, sizeof(lanes));
-#pragma GCC unroll 2
-          for (int t = 0; t < RT; ++t) {
-            sum[(part * 4 + w * 2 + i) % PARTS][t][token] += value[t] * Set::pick(lanes, codes[t]);
-          }
+          std::memcpy(&lanes, from + t * L, sizeof(lanes));
+          sum[(part * 4 + w * 2 + i) % PARTS][t] += value * Set::pick(lanes, codes);
         }
-#pragma GCC unroll 2
-        for (int t = 0; t < RT; ++t) codes[t] >>= 2;
+        codes >>= 2;
       }
     }
   }
-#pragma GCC unroll 2
-  for (int t = 0; t < RT; ++t) {
-    rows[t].values += 4 * L;
-    rows[t].codes += 2 * L * GROUPS;
-  }
+  rows.values += 4 * L;
+  rows.codes += 2 * L * GROUPS;
 }
 
-// y[token : token + TB, row : row + 4 RT]
-template <typename Set, typename V, int RT, int TB>
+// y[token : token + TB, row : row + 4]
+template <typename Set, typename V, int TB>
 RAC_INLINE void few_tile_2to4(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
   constexpr int L = Set::L, COLUMNS = Block2to4<L, V::BYTES>::COLUMNS;
-  constexpr int PARTS = RT * TB == 1 ? 4 : RT * TB <= 4 ? 2 : 1;  // sums in flight hide latency
-  FourRows<Set, V> rows[RT];
-#pragma GCC unroll 2
-  for (int t = 0; t < RT; ++t) rows[t] = FourRows<Set, V>::at(job, row + 4 * t);
-  F32<L> sum[PARTS][RT][TB] = {};
-  int64_t c = 0;
-  int64_t ahead = FETCHED_2TO4;
+  constexpr int PARTS = TB == 1 ? 4 : TB <= 4 ? 2 : 1;  // sums in flight hide latency
+  const int64_t stride = job.columns / 2 * V::BYTES;
+  FourRows rows{job.values + row * stride, job.codes + row / 4 * job.columns / 2, stride};
+  F32<L> sum[PARTS][TB] = {};
+  int64_t c = 0, ahead = FETCHED_2TO4;
   for (; c + COLUMNS <= job.columns; c += COLUMNS, x += COLUMNS * TB) {
     const int64_t left = (job.columns - c) / 2 * V::BYTES;
-    if (left <= FETCHED_2TO4) ahead = FETCHED_2TO4 + (4 * RT - 1) * rows[0].stride;
-#pragma GCC unroll 2
-    for (int t = 0; t < RT; ++t) {
+    if (left <= FETCHED_2TO4) ahead = FETCHED_2TO4 + 3 * stride;  // of the next four rows
 #pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        __builtin_prefetch(rows[t].values + r * rows[t].stride + ahead);
-      }
-    }
-    add_block<Set, V, RT, TB, PARTS, false>(rows, x, sum);
+    for (int r = 0; r < 4; ++r) __builtin_prefetch(rows.values + r * stride + ahead);
+    add_block<Set, V, TB, PARTS, false>(rows, x, sum);
   }
   if constexpr (L == 16) {
-    if (c < job.columns) add_block<Set, V, RT, TB, PARTS, true>(rows, x, sum);
+    if (c < job.columns) add_block<Set, V, TB, PARTS, true>(rows, x, sum);
   }
-  float totals[RT][TB][4];  // an index that is not constant would put the sums into memory
-#pragma GCC unroll 2
-  for (int t = 0; t < RT; ++t) {
+  float totals[TB][4];  // an index that is not constant would put the sums into memory
 #pragma GCC unroll 8
-    for (int n = 0; n < TB; ++n) {
+  for (int t = 0; t < TB; ++t) {
 #pragma GCC unroll 4
-      for (int p = 1; p < PARTS; ++p) sum[0][t][n] += sum[p][t][n];
-      const f32x4 total = quarters<L>(sum[0][t][n]);
-      std::memcpy(totals[t][n], &total, sizeof(total));
-    }
+    for (int p = 1; p < PARTS; ++p) sum[0][t] += sum[p][t];
+    const f32x4 total = quarters<L>(sum[0][t]);
+    std::memcpy(totals[t], &total, sizeof(total));
   }
-  for (int n = 0; n < TB && token + n < job.tokens; ++n) {
-    for (int r = 0; r < 4 * RT && row + r < job.rows; ++r) {
-      job.y[(token + n) * job.rows + row + r] = finished<V>(job, row + r, totals[r / 4][n][r % 4]);
+  for (int t = 0; t < TB && token + t < job.tokens; ++t) {
+    for (int r = 0; r < 4 && row + r < job.rows; ++r) {
+      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r]);
     }
   }
 }

@@ -80,7 +80,7 @@ void widen_rows(const SparseLinear& job, float* to, uint8_t* finite) {
 }  // namespace
 
 void linear_few(const SparseLinear& job) {
-  const int64_t at_once = few_at_once(job.tokens), groups = (job.tokens + at_once - 1) / at_once;
+  const int64_t at_once = few_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
   AlignedArray<float> panels(groups * at_once * job.padded);
   AlignedArray<uint8_t> finite(job.tokens);
   const LinearScratch scratch{panels.get(), finite.get(), nullptr, nullptr};

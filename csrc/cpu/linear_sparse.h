@@ -32,7 +32,7 @@ struct SparseLinear {
 
 constexpr int64_t PADDED_TO = 128;
 
-// By dot products along the rows of W, a weight decoded in a register for up to 4 tokens.
+// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
 void linear_few(const SparseLinear& job);
 
 // By sums of rows of x^T, for many tokens.
@@ -48,7 +48,7 @@ void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t c
 
 // What a kernel shares among its threads besides the job.
 struct LinearScratch {
-  float* panels;      // x in another order: of whole fours of tokens, or whole panels
+  float* panels;      // x in another order: of whole fours or eights of tokens, or whole panels
   uint8_t* finite;    // [tokens]: whether all of its x is; made by arrange
   const float* x;     // linear_many: [tokens, padded], zeros from column C on
   int64_t* position;  // linear_many, bitmap: [rows], the first value of each row not yet used
@@ -57,7 +57,10 @@ struct LinearScratch {
 constexpr int64_t GROUP = 256;  // tokens of which panels are made at a time
 
 // Tokens that linear_few takes at once.
-inline int64_t few_at_once(int64_t tokens) { return tokens > 2 ? 4 : tokens; }
+inline int64_t few_at_once(const SparseLinear& job) {
+  if (job.tokens > 4 && !job.offsets) return 8;
+  return job.tokens > 2 ? 4 : job.tokens;
+}
 
 // Tokens in a panel of linear_many.
 inline int64_t panel_width(int64_t tokens) { return tokens > 32 ? 64 : tokens > 16 ? 32 : 16; }
