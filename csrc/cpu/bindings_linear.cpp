@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "huge_pages.h"
+#include "lanes.h"
 #include "linear_sparse.h"
 #include "pack_bitmap.h"
 
@@ -31,7 +32,7 @@ Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t
 }
 
 // y [tokens, rows] is bfloat16 if x is, else float32.
-void linear_at(const Weight& weight, bool many, uintptr_t x, int element, uintptr_t y,
+void linear_at(const Weight& weight, uintptr_t x, int element, uintptr_t y,
                uintptr_t bias, int64_t tokens, int threads) {
   if (tokens < 1 || element < 0 || element > 2 || threads < 1) {
     throw std::invalid_argument("SparseWeight: tokens, element or threads out of range");
@@ -55,8 +56,7 @@ void linear_at(const Weight& weight, bool many, uintptr_t x, int element, uintpt
                          static_cast<Value>(weight.value),
                          threads,
                          (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
-  if (many) linear_many(job);
-  else linear_few(job);
+  linear_sparse(job);
   if (rounds) linear_round(y32, reinterpret_cast<uint16_t*>(y), count, threads);
 }
 

@@ -1,4 +1,4 @@
-// linear_few and linear_many with AVX2 and FMA.
+// linear_sparse with AVX2 and FMA.
 
 #include "linear_sparse.h"
 
@@ -15,8 +15,7 @@
 // What follows is compiled for AVX2; what is included above is not, since the linker may share it.
 #pragma GCC target("avx2,fma,popcnt,bmi,bmi2")
 
-#include "linear_few.h"
-#include "linear_many.h"
+#include "linear_rows.h"
 
 namespace {
 
@@ -55,14 +54,12 @@ struct Avx2 {
 }  // namespace
 
 void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  few_arrange<Avx2>(job, scratch, group);
+  arrange_group<Avx2>(job, scratch, group);
 }
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Avx2>(job, scratch);
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch) {
+  linear<Avx2>(job, scratch);
 }
-
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch) { many<Avx2>(job, scratch); }
 
 #else
 
@@ -70,10 +67,6 @@ void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t
   arrange_baseline(job, scratch, group);
 }
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) { few_baseline(job, scratch); }
-
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch) {
-  many_baseline(job, scratch);
-}
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch) { linear_baseline(job, scratch); }
 
 #endif

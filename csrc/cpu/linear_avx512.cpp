@@ -1,4 +1,4 @@
-// linear_few and linear_many with AVX-512.
+// linear_sparse with AVX-512.
 
 #include "linear_sparse.h"
 
@@ -15,8 +15,7 @@
 // What follows is compiled for AVX-512; what is included above is not, since the linker may share it.
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,popcnt,bmi,bmi2")
 
-#include "linear_few.h"
-#include "linear_many.h"
+#include "linear_rows.h"
 
 namespace {
 
@@ -64,15 +63,11 @@ struct Avx512 {
 }  // namespace
 
 void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  few_arrange<Avx512>(job, scratch, group);
+  arrange_group<Avx512>(job, scratch, group);
 }
 
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Avx512>(job, scratch);
-}
-
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  many<Avx512>(job, scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch) {
+  linear<Avx512>(job, scratch);
 }
 
 #else
@@ -81,12 +76,8 @@ void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64
   arrange_baseline(job, scratch, group);
 }
 
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  few_baseline(job, scratch);
-}
-
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  many_baseline(job, scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch) {
+  linear_baseline(job, scratch);
 }
 
 #endif

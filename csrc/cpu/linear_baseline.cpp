@@ -1,9 +1,8 @@
-// linear_few and linear_many for any CPU.
+// linear_sparse for any CPU.
 
 #include <type_traits>
 
-#include "linear_few.h"
-#include "linear_many.h"
+#include "linear_rows.h"
 
 namespace {
 
@@ -41,13 +40,9 @@ struct Baseline {
 }  // namespace
 
 void arrange_baseline(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  few_arrange<Baseline>(job, scratch, group);
+  arrange_group<Baseline>(job, scratch, group);
 }
 
-void few_baseline(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Baseline>(job, scratch);
-}
-
-void many_baseline(const SparseLinear& job, const LinearScratch& scratch) {
-  many<Baseline>(job, scratch);
+void linear_baseline(const SparseLinear& job, const LinearScratch& scratch) {
+  linear<Baseline>(job, scratch);
 }

@@ -32,17 +32,14 @@ float element(const SparseLinear& job, int64_t token, int64_t column) {
   return load_first<4, Float16>(half, 1)[0];
 }
 
-// Whether a value is packed for this weight.
+// Whether a value is packed for this weight; 2:4.
 bool is_packed(const SparseLinear& job, int64_t row, int64_t column) {
-  if (job.offsets) {
-    return job.codes[row * ((job.columns + 7) / 8) + column / 8] >> column % 8 & 1;
-  }
   const uint8_t* four = job.codes + row / 4 * job.columns / 2 + row % 4 * 4;
   const int code = four[column / 32 * 16 + column % 32 / 8] >> column % 8 / 4 * 4;
   return (code & 3) == column % 4 || (code >> 2 & 3) == column % 4;
 }
 
-// The kernels leave zeros of W out, but 0 * inf is not 0: what such an x makes of a dense product.
+// The kernel for 2:4 leaves zeros out, but 0 * inf is not 0: what such an x makes of a dense product.
 void spread_not_finite(const SparseLinear& job, const uint8_t* finite) {
   for (int64_t token = 0; token < job.tokens; ++token) {
     if (finite[token]) continue;
@@ -58,52 +55,19 @@ void spread_not_finite(const SparseLinear& job, const uint8_t* finite) {
   }
 }
 
-// x as float32 [tokens, padded], and which tokens are finite.
-template <typename T>
-void widen_rows(const SparseLinear& job, float* to, uint8_t* finite) {
-  const auto* x = static_cast<const typename T::Storage*>(job.x);
-  const int threads = threads_for(job.tokens * job.columns, job.threads);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t token = 0; token < job.tokens; ++token) {
-    i32x4 wrong = {};
-    for (int64_t c = 0; c < job.columns; c += 4) {
-      const auto* from = x + token * job.columns + c;
-      const int64_t left = job.columns - c;
-      const f32x4 four = left >= 4 ? T::template load<4>(from) : load_first<4, T>(from, left);
-      wrong |= not_finite(four);
-      std::memcpy(to + token * job.padded + c, &four, sizeof(four));
-    }
-    finite[token] = !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
-  }
-}
-
 }  // namespace
 
-void linear_few(const SparseLinear& job) {
-  const int64_t at_once = few_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
+void linear_sparse(const SparseLinear& job) {
+  const int64_t at_once = tokens_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
   AlignedArray<float> panels(groups * at_once * job.padded);
   AlignedArray<uint8_t> finite(job.tokens);
-  const LinearScratch scratch{panels.get(), finite.get(), nullptr, nullptr};
+  const LinearScratch scratch{panels.get(), finite.get()};
   const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
   const int threads = threads_for(job.tokens * job.columns, job.threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t group = 0; group < groups; ++group) arrange(job, scratch, group);
-  run(job, pick(few_baseline, few_avx2, few_avx512), scratch);
-  spread_not_finite(job, finite.get());
-}
-
-void linear_many(const SparseLinear& job) {
-  const int64_t width = panel_width(job.tokens);
-  const int64_t tokens = (std::min(GROUP, job.tokens) + width - 1) / width * width;
-  AlignedArray<int64_t> position(job.offsets ? job.rows : 0);
-  AlignedArray<float> panels(tokens * job.padded), x(job.tokens * job.padded);
-  AlignedArray<uint8_t> finite(job.tokens);
-  with_element(job.element, [&](auto of) {
-    widen_rows<decltype(of)>(job, x.get(), finite.get());
-  });
-  const LinearScratch scratch{panels.get(), finite.get(), x.get(), position.get()};
-  run(job, pick(many_baseline, many_avx2, many_avx512), scratch);
-  spread_not_finite(job, finite.get());
+  run(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
+  if (!job.offsets) spread_not_finite(job, finite.get());
 }
 
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {

@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include "elements.h"
-
 // What a packed value is, and what x is.
 enum class Value { BF16, FP16, INT8, FP8 };
 enum class Element { FP32, BF16, FP16 };
@@ -33,10 +31,7 @@ struct SparseLinear {
 constexpr int64_t PADDED_TO = 128;
 
 // By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
-void linear_few(const SparseLinear& job);
-
-// By sums of rows of x^T, for many tokens.
-void linear_many(const SparseLinear& job);
+void linear_sparse(const SparseLinear& job);
 
 // y [tokens, rows] rounded to bfloat16.
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads);
@@ -48,22 +43,15 @@ void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t c
 
 // What a kernel shares among its threads besides the job.
 struct LinearScratch {
-  float* panels;      // x in another order: of whole fours or eights of tokens, or whole panels
-  uint8_t* finite;    // [tokens]: whether all of its x is; made by arrange
-  const float* x;     // linear_many: [tokens, padded], zeros from column C on
-  int64_t* position;  // linear_many, bitmap: [rows], the first value of each row not yet used
+  float* panels;    // x in the kernel's order, tokens_at_once(job) after another
+  uint8_t* finite;  // [tokens]: whether all of its x is; made by arrange
 };
 
-constexpr int64_t GROUP = 256;  // tokens of which panels are made at a time
-
-// Tokens that linear_few takes at once.
-inline int64_t few_at_once(const SparseLinear& job) {
+// Tokens that a kernel takes at once.
+inline int64_t tokens_at_once(const SparseLinear& job) {
   if (job.tokens > 4 && !job.offsets) return 8;
   return job.tokens > 2 ? 4 : job.tokens;
 }
-
-// Tokens in a panel of linear_many.
-inline int64_t panel_width(int64_t tokens) { return tokens > 32 ? 64 : tokens > 16 ? 32 : 16; }
 
 using LinearKernel = void (*)(const SparseLinear&, const LinearScratch&);
 // A kernel's x of the group-th few tokens.
@@ -71,22 +59,6 @@ using ArrangeKernel = void (*)(const SparseLinear&, const LinearScratch&, int64_
 void arrange_baseline(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
 void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
 void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
-void few_baseline(const SparseLinear& job, const LinearScratch& scratch);
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch);
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch);
-void many_baseline(const SparseLinear& job, const LinearScratch& scratch);
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch);
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch);
-
-// -1 where a lane is infinite or no number, else 0.
-RAC_INLINE i32x4 not_finite(f32x4 x) {
-  return (reinterpret_cast<i32x4>(x) & 0x7f800000) == 0x7f800000;
-}
-
-// Call `run(Float())` or another of elements.h for what x is.
-template <typename Run>
-RAC_INLINE void with_element(Element element, Run run) {
-  if (element == Element::BF16) run(BFloat16());
-  else if (element == Element::FP16) run(Float16());
-  else run(Float());
-}
+void linear_baseline(const SparseLinear& job, const LinearScratch& scratch);
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch);

@@ -1,4 +1,4 @@
-// What x, packed values and codes are as lanes. Included, like linear_few.h and linear_many.h, by
+// What x, packed values and codes are as lanes. Included, like linear_rows.h, by
 // linear_baseline.cpp, linear_avx2.cpp and linear_avx512.cpp, each of which defines an instruction
 // set `Set` with
 //   L                        lanes, 8 or 16
@@ -64,44 +64,16 @@ struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
   }
 };
 
-// A packing reads a row of W from column `first`, a multiple of 32, on: a code of eight columns after
-// another, with a step over other rows' codes after every four.
+// How a weight is packed, its values being V.
 template <typename V>
 struct TwoToFour {
   using Values = V;
   static constexpr bool BITMAP = false;
-  const uint8_t* values;
-  const uint8_t* codes;
-
-  RAC_INLINE TwoToFour at(const SparseLinear& job, const LinearScratch&, int64_t row,
-                          int64_t first) {
-    return {job.values + (row * job.columns + first) / 2 * V::BYTES,
-            job.codes + row / 4 * job.columns / 2 + row % 4 * 4 + first / 2};
-  }
-  RAC_INLINE const Positions& positions() { return POSITIONS_2TO4; }
-  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes + 12; }
-  RAC_INLINE void leave(const SparseLinear&, const LinearScratch&, int64_t, const uint8_t*) {}
 };
-
 template <typename V>
 struct Bitmap {
   using Values = V;
   static constexpr bool BITMAP = true;
-  const uint8_t* values;
-  const uint8_t* codes;
-
-  RAC_INLINE Bitmap at(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
-                       int64_t first) {
-    return {job.values + 2 * scratch.position[row],
-            job.codes + row * ((job.columns + 7) / 8) + first / 8};
-  }
-  RAC_INLINE const Positions& positions() { return POSITIONS_BITMAP; }
-  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes; }
-  // The row continues here in the next chunk of columns.
-  RAC_INLINE void leave(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
-                        const uint8_t* values) {
-    scratch.position[row] = (values - job.values) / 2;
-  }
 };
 
 // Within every quarter of 128 bits of two registers: a0 b0 a1 b1 or, PART being 1, a2 b2 a3 b3.
@@ -145,6 +117,19 @@ RAC_INLINE f32x4 quarters(F32<L> sum) {
     for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
   }
   return parts[0];
+}
+
+// -1 where a lane is infinite or no number, else 0.
+RAC_INLINE i32x4 not_finite(f32x4 x) {
+  return (reinterpret_cast<i32x4>(x) & 0x7f800000) == 0x7f800000;
+}
+
+// Call `run(Float())` or another of elements.h for what x is.
+template <typename Run>
+RAC_INLINE void with_element(Element element, Run run) {
+  if (element == Element::BF16) run(BFloat16());
+  else if (element == Element::FP16) run(Float16());
+  else run(Float());
 }
 
 // Call `run<Packing>` for what the job holds.

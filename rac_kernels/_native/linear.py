@@ -71,13 +71,8 @@ def _codes_2to4(packed: Packed2to4) -> Tensor:
     return codes
 
 
-def linear_packed(
-    x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None, many: bool
-) -> Tensor:
-    """``x W^T + bias`` [..., R] of x [..., C] on the CPU.
-
-    ``many``: by the kernel that sums rows of x^T, else by dot products.
-    """
+def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU."""
     held = _prepare(packed)
     dtype = x.dtype
     x = x.contiguous()
@@ -88,7 +83,6 @@ def linear_packed(
     if bias is not None:
         bias = bias.float().contiguous()
     held.weight.linear(
-        many,
         x.data_ptr(),
         DTYPES[dtype],
         y.data_ptr(),

@@ -45,8 +45,7 @@ def linear_2to4(
         return getattr(_torch_sparse(), name)(x, packed, bias)
     if x.is_cuda:
         return _native.linear_2to4_cuda(x, packed, bias)
-    kernel = linear_choice.cpu_kernel("2:4", packed.values.element_size(), _tokens(x))
-    return _native.linear_packed(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias)
 
 
 def linear_bitmap(
@@ -78,8 +77,7 @@ def linear_bitmap(
         return reference_linear.linear_bitmap(x, packed, bias)
     if x.is_cuda:
         return _native.linear_bitmap_cuda(x, packed, bias)
-    kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
-    return _native.linear_packed(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias)
 
 
 def linear_status() -> dict[str, str]:

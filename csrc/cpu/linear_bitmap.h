@@ -1,4 +1,4 @@
-// linear_few for bitmap weights: a byte of the bitmap spreads its values out to eight columns, zeros
+// linear_sparse for bitmap weights: a byte of the bitmap spreads its values out to eight columns, zeros
 // elsewhere, by a byte shuffle. RB rows share the x that is loaded, and their values' addresses,
 // each known only once the bits before it are counted, are found beside each other.
 #pragma once
@@ -57,7 +57,7 @@ RAC_INLINE void add_columns(BitmapRow (&rows)[RB], int byte, const float* x,
 
 // y[token : token + TB, row : row + RB]; rows that there are not repeat the last.
 template <typename Set, typename V, int RB, int TB>
-RAC_INLINE void few_tile_bitmap(const SparseLinear& job, int64_t row, int64_t token,
+RAC_INLINE void tile_bitmap(const SparseLinear& job, int64_t row, int64_t token,
                                 const float* x) {
   constexpr int L = Set::L;
   constexpr int PARTS = RB * TB <= 2 ? 4 : RB * TB <= 4 ? 2 : 1;  // sums in flight hide latency

@@ -1,4 +1,4 @@
-// linear_few for 2:4 weights: x is picked to the packed values instead of the values being spread
+// linear_sparse for 2:4 weights: x is picked to the packed values instead of the values being spread
 // out to columns, so that no multiply-add is spent on a zero.
 //
 // A packed row is words of 32 bits: a group's two values (16 bits each), or two groups' (8 bits).
@@ -100,7 +100,7 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
 
 // y[token : token + TB, row : row + 4]
 template <typename Set, typename V, int TB>
-RAC_INLINE void few_tile_2to4(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
+RAC_INLINE void tile_2to4(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
   constexpr int L = Set::L, COLUMNS = Block2to4<L, V::BYTES>::COLUMNS;
   constexpr int PARTS = TB == 1 ? 4 : TB <= 4 ? 2 : 1;  // sums in flight hide latency
   const int64_t stride = job.columns / 2 * V::BYTES;

@@ -1,6 +1,6 @@
-// linear_few: a few rows of W at a time, from their first values to their last, against TB tokens,
+// linear_sparse: a few rows of W at a time, from their first values to their last, against TB tokens,
 // so that W is read once and in order. For more tokens a tile of rows stays in the L2 cache and is
-// read again for the next TB.
+// read again for the next TB, of as many as the L3 cache holds.
 //
 // A sum is made of PARTS * L partial sums: the same bits for any number of threads.
 #pragma once
@@ -8,10 +8,11 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "linear_few_2to4.h"
-#include "linear_few_bitmap.h"
+#include "linear_2to4.h"
+#include "linear_bitmap.h"
 
 constexpr int64_t TILE_BYTES = 96 << 10;  // of W, that stay in the L2 cache beside x
+constexpr int64_t X_FLOATS = 2 << 20;     // of x, that stay in the L3 cache while W is read once
 
 // What x is ordered by: L columns, or the blocks of 2:4.
 template <int L>
@@ -53,16 +54,19 @@ RAC_INLINE void arrange(const SparseLinear& job, int64_t token, float* to, uint8
 
 // All of y from x in that order, TB tokens after another; tile(row, token, x) makes RB rows of it.
 template <int RB, int TB, typename Tile>
-RAC_INLINE void few_rows(const SparseLinear& job, const float* panels, Tile tile) {
+RAC_INLINE void all_rows(const SparseLinear& job, const float* panels, Tile tile) {
   const int64_t groups = (job.tokens + TB - 1) / TB, size = TB * job.padded;
   const int64_t fit = std::max<int64_t>(TILE_BYTES / job.columns / RB, 1) * RB;
-  const int64_t rows = groups > 1 ? fit : RB;
-#pragma omp for schedule(static)
-  for (int64_t first = 0; first < job.rows; first += rows) {
-    const int64_t end = std::min(first + rows, job.rows);
-    for (int64_t group = 0; group < groups; ++group) {
-      for (int64_t row = first; row < end; row += RB) {
-        tile(row, group * TB, panels + group * size);
+  const int64_t rows = groups > 1 ? fit : RB, part = std::max<int64_t>(X_FLOATS / size, 1);
+  for (int64_t begin = 0; begin < groups; begin += part) {
+    const int64_t end = std::min(begin + part, groups);
+#pragma omp for schedule(static) nowait
+    for (int64_t first = 0; first < job.rows; first += rows) {
+      const int64_t last = std::min(first + rows, job.rows);
+      for (int64_t group = begin; group < end; ++group) {
+        for (int64_t row = first; row < last; row += RB) {
+          tile(row, group * TB, panels + group * size);
+        }
       }
     }
   }
@@ -70,9 +74,9 @@ RAC_INLINE void few_rows(const SparseLinear& job, const float* panels, Tile tile
 
 // Call `run(packing, tokens at a time)` for what the job holds.
 template <typename Run>
-RAC_INLINE void with_few(const SparseLinear& job, Run run) {
+RAC_INLINE void with_tokens(const SparseLinear& job, Run run) {
   with_packing(job, [&](auto* packing) {
-    const int64_t at_once = few_at_once(job);
+    const int64_t at_once = tokens_at_once(job);
     if (at_once == 1) run(packing, std::integral_constant<int, 1>());
     else if (at_once == 2) run(packing, std::integral_constant<int, 2>());
     else if (at_once == 4) run(packing, std::integral_constant<int, 4>());
@@ -83,8 +87,8 @@ RAC_INLINE void with_few(const SparseLinear& job, Run run) {
 }
 
 template <typename Set>
-RAC_INLINE void few_arrange(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  with_few(job, [&](auto* packing, auto at_once) {
+RAC_INLINE void arrange_group(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  with_tokens(job, [&](auto* packing, auto at_once) {
     using Packing = std::remove_pointer_t<decltype(packing)>;
     using Order = std::conditional_t<Packing::BITMAP, InOrder<Set::L>,
                                      Block2to4<Set::L, Packing::Values::BYTES>>;
@@ -98,19 +102,19 @@ RAC_INLINE void few_arrange(const SparseLinear& job, const LinearScratch& scratc
 }
 
 template <typename Set>
-RAC_INLINE void few(const SparseLinear& job, const LinearScratch& scratch) {
-  with_few(job, [&](auto* packing, auto at_once) {
+RAC_INLINE void linear(const SparseLinear& job, const LinearScratch& scratch) {
+  with_tokens(job, [&](auto* packing, auto at_once) {
     using Packing = std::remove_pointer_t<decltype(packing)>;
     using V = typename Packing::Values;
     constexpr int TB = decltype(at_once)::value;
     if constexpr (Packing::BITMAP) {
       constexpr int RB = TB == 4 ? 3 : 4;
-      few_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
-        few_tile_bitmap<Set, V, RB, TB>(job, row, token, x);
+      all_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        tile_bitmap<Set, V, RB, TB>(job, row, token, x);
       });
     } else {
-      few_rows<4, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
-        few_tile_2to4<Set, V, TB>(job, row, token, x);
+      all_rows<4, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        tile_2to4<Set, V, TB>(job, row, token, x);
       });
     }
   });
