@@ -6,9 +6,8 @@
 A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
-without bf16 instructions. `speedup_bfloat16` is over dense bf16 alone, `roof` what that would be if
-the bytes were read at the bandwidth of the same run. A dense variant that takes more than SLOW
-times the fastest one's time in its first call is not timed again and left out.
+without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
+its first call is not timed again and left out.
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
 metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
@@ -197,9 +196,6 @@ def row_of(
         row[f"{kind}_ms"] = min(times) * 1e3 if times else None
     achieved = moved / seconds[op, impl] / 1e9
     row |= {"bytes": moved, "gbps": achieved, "of_readable": achieved / ceilings["readable_gbps"]}
-    if row["dense_bfloat16_ms"]:
-        row["speedup_bfloat16"] = row["dense_bfloat16_ms"] / row["time_ms"]
-        row["roof"] = row["speedup_bfloat16"] / row["of_readable"]
     # of values alone: the zeros that a dense product multiplies are not counted
     return row | {"flops": tokens * math.prod(shape)} | ceilings
 

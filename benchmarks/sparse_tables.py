@@ -67,6 +67,14 @@ def linear_table(folder: Path) -> str:
     return markdown(header, (_linear_row(row) for row in rows))
 
 
+def _over_bfloat16(row: dict) -> list[str]:
+    """The ratio to dense bf16, and what it would be at the readable bandwidth."""
+    if row["dense_bfloat16_ms"] is None:
+        return ["", ""]
+    ratio = row["dense_bfloat16_ms"] / row["time_ms"]
+    return [f"{ratio:.2f}x", f"{ratio / row['of_readable']:.2f}x"]
+
+
 def _linear_row(row: dict) -> list[str]:
     dense = (row["dense_bfloat16_ms"], row["dense_float32_ms"])
     return [
@@ -78,7 +86,7 @@ def _linear_row(row: dict) -> list[str]:
         f"{row['time_ms']:.2f}",
         *("" if time is None else f"{time:.2f}" for time in dense),
         f"{row['speedup']:.2f}x",
-        *(f"{row[key]:.2f}x" if key in row else "" for key in ("speedup_bfloat16", "roof")),
+        *_over_bfloat16(row),
         f"{row['gbps']:.1f}",
         f"{row['of_readable']:.0%}",
     ]
