@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from benchmarks.common import bench_options, device_seconds, median_seconds, report, time_once
+from benchmarks.common import (
+    bench_options,
+    device_seconds,
+    matmul_gflops,
+    median_seconds,
+    report,
+    time_once,
+)
 from rac_kernels import (
     Packed2to4,
     PackedBitmap,
@@ -130,7 +137,7 @@ def graph_of(functions: list[Function]) -> Callable[[], None]:
     return graph.replay
 
 
-def bench(shape: tuple[int, int], batches: list[int], options, gbps: float) -> Iterator[dict]:
+def bench(shape: tuple[int, int], batches: list[int], options, ceilings: dict) -> Iterator[dict]:
     """Rows of a shape, batch after batch."""
     torch.manual_seed(0)
     rows, columns = shape
@@ -154,7 +161,7 @@ def bench(shape: tuple[int, int], batches: list[int], options, gbps: float) -> I
         for op, impl in seconds:
             if op.startswith("linear"):
                 packed = weights["2:4" if op == "linear_2to4" else "bitmap"][0]
-                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, gbps)
+                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, ceilings)
 
 
 def row_of(
@@ -165,7 +172,7 @@ def row_of(
     seconds: dict[tuple[str, str], float],
     weight_bytes: int,
     options,
-    gbps: float,
+    ceilings: dict,
 ) -> dict:
     """One result row."""
     dense = {name: s for name, s in seconds.items() if name[0].startswith("dense")}
@@ -188,12 +195,9 @@ def row_of(
         times = [s for name, s in dense.items() if name[0] == kind]
         row[f"{kind}_ms"] = min(times) * 1e3 if times else None
     achieved = moved / seconds[op, impl] / 1e9
-    return row | {
-        "bytes": moved,
-        "gbps": achieved,
-        "readable_gbps": gbps,
-        "of_readable": achieved / gbps,
-    }
+    row |= {"bytes": moved, "gbps": achieved, "of_readable": achieved / ceilings["readable_gbps"]}
+    # of values alone: the zeros that a dense product multiplies are not counted
+    return row | {"flops": tokens * math.prod(shape)} | ceilings
 
 
 def main() -> None:
@@ -204,9 +208,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     start = time.perf_counter()
+    dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
+    size = None if options.device.startswith("cuda") else 2048
+    ceilings = {"matmul_gflops": matmul_gflops(size, options.device, dtype)}
+    ceilings["matmul_dtype"] = str(dtype).removeprefix("torch.")
     for shape in shapes[:1] if options.quick else shapes:
-        gbps = readable_gbps(options.device)
-        for row in bench(shape, options.tokens, options, gbps):
+        ceilings |= {"readable_gbps": readable_gbps(options.device)}
+        for row in bench(shape, options.tokens, options, ceilings):
             report(row, options.out, "linear")
     print(f"{time.perf_counter() - start:.0f} s")
 

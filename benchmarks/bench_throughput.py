@@ -1,15 +1,18 @@
 """Tokens/s of whole-model decoding: dense in bf16 and fp32, and with packed sparse linears.
 
-    python -m benchmarks.bench_throughput [--models runs/smollm2 ...] [--layers N]
+    python -m benchmarks.bench_throughput [--models runs/smollm2 ...] [--layers N] [--batches B ...]
                                           [--device cuda] [--threads N] [--out benchmarks/results]
+                                          [--resume]
 
-What is pruned is laid out as in the paper's Table 4: the first third of the decoder layers, the
-first and the last, all; at 2:4 and, packed as a bitmap, at 50%. Weights are the same bf16 values in
-all contenders, pruned by magnitude: dense with zeros, or packed; activations in bf16 or fp32. The
-engine, cache and sampler (greedy) are ours in all, with all they do for a dense model: sibling
-linears as one product, oneDNN's own layout for fp32 on a CPU, fused norms and SwiGLU. They take
-turns, a round of steps each. Before any timing packed and dense must decode the same greedy tokens
-with fp32 activations, and give the same logits within rounding with bf16 ones.
+A row is written as soon as it is measured; `--resume` leaves out those that --out has from this
+commit. What is pruned is laid out as in the paper's Table 4: the first third of the decoder layers,
+the first and the last, all; at 2:4, at 2:4 in fp8 and, packed as a bitmap, at 50%. Weights are the
+same in all contenders, pruned by magnitude: dense with zeros in bf16, or packed; activations in
+bf16 or fp32. The engine, cache and sampler (greedy) are ours in all, with all they do for a dense
+model: sibling linears as one product, oneDNN's own layout for fp32 on a CPU, fused norms and
+SwiGLU. They take turns, a round of steps each. Before any timing packed and dense must decode the
+same greedy tokens with fp32 activations, and give the same logits within rounding with bf16 ones;
+in fp8, where activations are rounded too, the logits alone are compared.
 
 Embeddings, the head and the attention over the cache are dense in all, and counted. All contenders
 are in memory at once, an estimated 20 bytes a parameter: shorten the 1.5B, e.g. `--layers 8`.
@@ -25,25 +28,32 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from benchmarks.bench_decode import advance, shape_config
-from benchmarks.common import bench_options, report, time_once
+from benchmarks.common import bench_options, environment, report, time_once
+from benchmarks.rows import read_results
 from rac.engines import Generation, Sampling, generate
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
 from rac.engines.stacked import stack
 from rac.errors import UserError
 from rac.models import decoder_layers, linears
-from rac.packed.linears import Linear2to4, LinearBitmap
+from rac.packed.linears import Linear2to4, Linear2to4FP8, LinearBitmap
 from rac.pruning.scope import select_linears
-from rac_kernels import Pattern, magnitude
+from rac_kernels import Pattern, magnitude, unpack_2to4
 
 SMOLLM2 = Path("runs/smollm2")
 QWEN = "R1-Distill-Qwen-1.5B"
 LAYOUTS = {"first third": "first", "first and last third": "first-last", "all": "all"}
-FORMATS = {"2:4": ("2:4", Linear2to4), "bitmap": ("0.5", LinearBitmap)}
+FORMATS = {
+    "2:4": ("2:4", Linear2to4),
+    "2:4-fp8": ("2:4", Linear2to4FP8),
+    "bitmap": ("0.5", LinearBitmap),
+}
 DTYPES = ("fp32", "bf16")
 BATCHES = (1, 4, 16)
 PROMPT, CHECKED, WARM_UP = 32, 8, 2
 BF16_ERROR = 0.03  # of logits; sums in another order round differently, layer after layer
+FP8_ERROR = 0.3  # activations keep 4 bits, layer after layer
+KEYS = ("device", "threads", "model", "layers", "layout", "format", "B", "commit")
 
 
 def load_dense(model: str, layers: int | None, device: str) -> nn.Module:
@@ -67,13 +77,16 @@ def load_dense(model: str, layers: int | None, device: str) -> nn.Module:
     return dense.to(device).eval().requires_grad_(False)
 
 
-def prune(dense: nn.Module, scope: str, pattern: str) -> tuple[nn.Module, list[str]]:
+def prune(dense: nn.Module, scope: str, pattern: str, kind: type) -> tuple[nn.Module, list[str]]:
     """A copy with the linears in `scope` pruned by magnitude, and their names."""
     pruned = copy.deepcopy(dense)
     names = select_linears(pruned, scope)
     for name in names:
         weight = pruned.get_submodule(name).weight
         weight.copy_(magnitude(weight, Pattern.parse(pattern))[0])
+        if kind is Linear2to4FP8:
+            packed = kind.pack(weight)
+            weight.copy_(unpack_2to4(packed).float() * packed.scale[:, None])
     return pruned, names
 
 
@@ -101,7 +114,7 @@ def prompts(batch: int) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def check(models: dict[str, nn.Module]) -> None:
+def check(models: dict[str, nn.Module], kind: type) -> None:
     """Packed and dense decode the same tokens; in bf16, give the same logits within a rounding.
 
     Raises:
@@ -112,13 +125,13 @@ def check(models: dict[str, nn.Module]) -> None:
         sorted((t.index, t.output_ids) for t in generate(models[name], prompts(2), sampling))
         for name in ("dense_fp32", "packed_fp32")
     )
-    if dense != packed:
+    if dense != packed and kind is not Linear2to4FP8:
         raise RuntimeError("packed and dense models decode different tokens in fp32")
     device = next(models["dense_bf16"].parameters()).device
     ids = torch.tensor(prompts(2), device=device)
     dense, packed = (models[name](ids).logits.float() for name in ("dense_bf16", "packed_bf16"))
     error = float((packed - dense).norm() / dense.norm())
-    if not error <= BF16_ERROR:
+    if not error <= (FP8_ERROR if kind is Linear2to4FP8 else BF16_ERROR):
         raise RuntimeError(f"logits of packed and dense models in bf16 differ by {error:.2%}")
 
 
@@ -141,17 +154,30 @@ def tokens_per_second(models: dict[str, nn.Module], batch: int, options) -> dict
 def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> None:
     """All batches of one layout and format."""
     pattern, kind = FORMATS[format]
-    models = contenders(*prune(dense, LAYOUTS[layout], pattern), kind)
-    check(models)
-    layers = len(decoder_layers(dense)[1])
-    for batch in BATCHES[:1] if options.quick else BATCHES:
-        rates = tokens_per_second(models, batch, options)
+    head = {"op": "throughput", "device": options.device, "model": name}
+    head |= {"layers": len(decoder_layers(dense)[1]), "layout": layout, "format": format}
+    wanted = [head | {"B": batch} for batch in options.batches]
+    if options.resume:
+        wanted = missing(wanted, options.out)
+    if not wanted:
+        return
+    models = contenders(*prune(dense, LAYOUTS[layout], pattern, kind), kind)
+    check(models, kind)
+    for row in wanted:
+        rates = tokens_per_second(models, row["B"], options)
         best = {kind: max(rates[f"{kind}_{d}"] for d in DTYPES) for kind in ("dense", "packed")}
-        row = {"op": "throughput", "device": options.device, "model": name, "layers": layers}
-        row |= {"layout": layout, "format": format, "B": batch, "steps": options.steps}
+        row["steps"] = options.steps
         row |= {f"{k}_tokens_per_s": rate for k, rate in rates.items()}
         row |= {f"{k}_bytes": nbytes(models[f"{k}_bf16"]) for k in ("dense", "packed")}
-        report(row | {"speedup": best["packed"] / best["dense"]}, options.out, "throughput")
+        row["speedup"] = best["packed"] / best["dense"]
+        report(row, options.out, "throughput")
+
+
+def missing(wanted: list[dict], folder: Path) -> list[dict]:
+    """Those of `wanted` that the results do not have from this commit and thread count."""
+    here = {"threads": torch.get_num_threads(), "commit": environment()["commit"]}
+    found = {tuple(row.get(key) for key in KEYS) for row in read_results(folder, "throughput")}
+    return [row for row in wanted if tuple((row | here)[key] for key in KEYS) not in found]
 
 
 def nbytes(model: nn.Module) -> int:
@@ -177,8 +203,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="first layers only")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--steps", type=int, default=8, help="in a round")
+    parser.add_argument("--resume", action="store_true", help="measure what --out lacks")
     options = parser.parse_args()
+    if options.resume and options.out is None:
+        parser.error("--resume needs --out, where the rows are")
+    if options.quick:
+        options.batches = options.batches[:1]
     torch.set_num_threads(options.threads)
     for model in options.models[:1] if options.quick else options.models:
         dense = load_dense(model, options.layers, options.device)

@@ -3,9 +3,10 @@
     python -m benchmarks.roofline [--results benchmarks/results]
 
 Takes every row of results/*.jsonl that carries flops, bytes, time_ms, matmul_gflops and copy_gbps
-(of repeated measurements the last), and writes roofline_<device>.png beside them, one a device. A
-hollow marker is the row's baseline, at the same count of flops and bytes: what it does beyond them
-is its own affair.
+(of repeated measurements the last), and writes roofline_<device>.png beside them, one a device;
+rows with the bandwidth of reading (readable_gbps) in place of a copy's, the linears, have
+roofline_linear_<device>.png for themselves. A hollow marker is the row's baseline, at the same
+count of flops and bytes: what it does beyond them is its own affair.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.rows import latest, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
-NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops", "copy_gbps")
+NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops")
 SAME = ("op", "impl", "config", "device", "gpu", "dtype", "D", "T", "R", "C", "pattern", "threads")
 MARKERS = "osD^vP*X"
 BASELINE = "#999999"
@@ -32,7 +33,18 @@ def measured(folder: Path) -> list[dict]:
     rows = [
         row for path in sorted(folder.glob("*.jsonl")) for row in read_results(folder, path.stem)
     ]
-    return latest((row for row in rows if all(row.get(name) for name in NEEDED)), *SAME)
+    placed = (row for row in rows if all(row.get(name) for name in NEEDED) and bandwidth(row))
+    return latest(placed, *SAME)
+
+
+def bandwidth(row: dict) -> float | None:
+    """Of the memory under which a row is placed, GB/s."""
+    return row.get("copy_gbps") or row.get("readable_gbps")
+
+
+def plot_of(row: dict) -> tuple[str, str]:
+    """Which plot a row is in: the start of its name, and the device."""
+    return "roofline" if row.get("copy_gbps") else "roofline_linear", device_of(row)
 
 
 def device_of(row: dict) -> str:
@@ -51,7 +63,7 @@ def draw(device: str, rows: list[dict]) -> bytes:
     """One roofline plot as PNG."""
     figure, (axis,) = subplots(7.2, 4.6)
     unit = 1e3 if max(row["matmul_gflops"] for row in rows) > 5e3 else 1.0
-    copy = max(row["copy_gbps"] for row in rows)
+    copy = max(bandwidth(row) for row in rows)
     highest = max(row["matmul_gflops"] for row in rows)
     intensities = [row["flops"] / row["bytes"] for row in rows]
     rates = [rate for row in rows for rate in _rates(row, unit) if rate]
@@ -92,11 +104,12 @@ def _draw_roofs(axis: Axes, rows: list[dict], copy: float, unit: float) -> None:
         axis.text(right, rate / unit * 1.06, label + " ", ha="right", fontsize=8, color=DENSE)
     ridge = max(dtypes) / copy
     axis.plot([left, ridge], [left * copy / unit, ridge * copy / unit], color=DENSE, linewidth=1.2)
+    verb = "copy" if rows[0].get("copy_gbps") else "read"
     place = max(left, axis.get_ylim()[0] * unit / copy) * 1.12
     axis.text(
         place,
         place * copy / unit * 1.08,
-        f"copy {copy:,.0f} GB/s",
+        f"{verb} {copy:,.0f} GB/s",
         fontsize=8,
         color=DENSE,
         rotation=math.degrees(math.atan(copy / unit)),
@@ -134,10 +147,10 @@ def main() -> None:
     folder = Path(__file__).resolve().parent / "results"
     parser.add_argument("--results", type=Path, default=folder)
     options = parser.parse_args()
-    rows = sorted(measured(options.results), key=device_of)
-    for device, group in groupby(rows, key=device_of):
+    rows = sorted(measured(options.results), key=plot_of)
+    for (start, device), group in groupby(rows, key=plot_of):
         name = "_".join(re.findall(r"[a-z0-9]+", device.lower()))
-        path = options.results / f"roofline_{name}.png"
+        path = options.results / f"{start}_{name}.png"
         path.write_bytes(draw(device, list(group)))
         print(path)
 

@@ -62,9 +62,17 @@ def linear_table(folder: Path) -> str:
     rows.sort(key=lambda row: (row["R"] * row["C"], row["R"], row["op"], row["impl"], row["T"]))
     header = (
         "device|op|implementation|R x C|T>|ours ms>|dense bf16 ms>|dense float32 ms>|speed-up>"
-        "|GB/s>|of readable>"
+        "|over dense bf16>|roof>|GB/s>|of readable>"
     )
     return markdown(header, (_linear_row(row) for row in rows))
+
+
+def _over_bfloat16(row: dict) -> list[str]:
+    """The ratio to dense bf16, and what it would be at the readable bandwidth."""
+    if row["dense_bfloat16_ms"] is None:
+        return ["", ""]
+    ratio = row["dense_bfloat16_ms"] / row["time_ms"]
+    return [f"{ratio:.2f}x", f"{ratio / row['of_readable']:.2f}x"]
 
 
 def _linear_row(row: dict) -> list[str]:
@@ -78,6 +86,7 @@ def _linear_row(row: dict) -> list[str]:
         f"{row['time_ms']:.2f}",
         *("" if time is None else f"{time:.2f}" for time in dense),
         f"{row['speedup']:.2f}x",
+        *_over_bfloat16(row),
         f"{row['gbps']:.1f}",
         f"{row['of_readable']:.0%}",
     ]

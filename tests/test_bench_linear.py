@@ -17,7 +17,7 @@ def rows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_linear, "CACHE_BYTES", {"cpu": 1e5})
         patch.setattr(bench_linear, "SECONDS", 0.01)
-        return list(bench_linear.bench((96, 64), [1, 40], OPTIONS, 20.0))
+        return list(bench_linear.bench((96, 64), [1, 40], OPTIONS, {"readable_gbps": 20.0}))
 
 
 def test_rows_count_what_is_packed(rows):
@@ -35,6 +35,7 @@ def test_rows_count_what_is_packed(rows):
         dense = [row[f"dense_{kind}_ms"] for kind in ("bfloat16", "float32")]
         assert row["baseline_ms"] == min(time for time in dense if time is not None)
         assert row["speedup"] == pytest.approx(row["baseline_ms"] / row["time_ms"])
+        assert row["flops"] == row["T"] * 96 * 64
 
 
 def test_a_wrong_product_is_never_timed():
@@ -49,3 +50,10 @@ def test_table(rows, tmp_path):
     table = linear_table(tmp_path).splitlines()
     assert len(table) == 2 + len(rows)
     assert table[2].startswith("| CPU, 2 threads | `linear_2to4` | native | 96 x 64 | 1 |")
+
+
+def test_table_of_a_row_at_half_the_readable_bandwidth(rows, tmp_path):
+    row = rows[0] | {"time_ms": 2.0, "dense_bfloat16_ms": 3.0, "of_readable": 0.5, "threads": 2}
+    (tmp_path / "linear.jsonl").write_text(json.dumps(row | {"gpu": None}))
+    cells = linear_table(tmp_path).splitlines()[2].split(" | ")
+    assert cells[-4:-2] == ["1.50x", "3.00x"]

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "huge_pages.h"
+#include "lanes.h"
 #include "linear_sparse.h"
 #include "pack_bitmap.h"
 
@@ -12,32 +13,51 @@ namespace py = pybind11;
 
 namespace {
 
-void linear_at(bool many, uintptr_t x, uintptr_t y, uintptr_t values, uintptr_t codes,
-               uintptr_t offsets, uintptr_t scale, uintptr_t bias, int64_t tokens, int64_t rows,
-               int64_t columns, int64_t padded, int value, int threads) {
-  if (tokens < 1 || rows < 0 || columns < 1 || padded % 16 != 0 || padded < columns || value < 0 ||
-      value > 3 || threads < 1) {
-    throw std::invalid_argument("linear_sparse: sizes, value or threads out of range");
+// What stays the same from call to call with a weight.
+struct Weight {
+  uintptr_t values, codes, offsets, scale;
+  int64_t rows, columns;
+  int value;
+};
+
+Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t scale,
+                 int64_t rows, int64_t columns, int value) {
+  if (rows < 0 || columns < 1 || value < 0 || value > 3) {
+    throw std::invalid_argument("SparseWeight: sizes or value out of range");
   }
-  if (offsets ? value > 1 : columns % 32 != 0) {
-    throw std::invalid_argument("linear_sparse: columns or value that this packing does not have");
+  if (offsets ? value > 1 : columns % (value > 1 ? 64 : 32) != 0) {
+    throw std::invalid_argument("SparseWeight: columns or value that this packing does not have");
   }
-  const SparseLinear job{reinterpret_cast<const float*>(x),
-                         reinterpret_cast<float*>(y),
-                         reinterpret_cast<const uint8_t*>(values),
-                         reinterpret_cast<const uint8_t*>(codes),
-                         reinterpret_cast<const int64_t*>(offsets),
-                         reinterpret_cast<const float*>(scale),
+  return {values, codes, offsets, scale, rows, columns, value};
+}
+
+// y [tokens, rows] is bfloat16 if x is, else float32.
+void linear_at(const Weight& weight, uintptr_t x, int element, uintptr_t y,
+               uintptr_t bias, int64_t tokens, int threads) {
+  if (tokens < 1 || element < 0 || element > 2 || threads < 1) {
+    throw std::invalid_argument("SparseWeight: tokens, element or threads out of range");
+  }
+  const py::gil_scoped_release release;
+  const bool rounds = static_cast<Element>(element) == Element::BF16;
+  const int64_t count = tokens * weight.rows;
+  AlignedArray<float> sums(rounds ? count : 0);
+  float* const y32 = rounds ? sums.get() : reinterpret_cast<float*>(y);
+  const SparseLinear job{reinterpret_cast<const void*>(x),
+                         y32,
+                         reinterpret_cast<const uint8_t*>(weight.values),
+                         reinterpret_cast<const uint8_t*>(weight.codes),
+                         reinterpret_cast<const int64_t*>(weight.offsets),
+                         reinterpret_cast<const float*>(weight.scale),
                          reinterpret_cast<const float*>(bias),
                          tokens,
-                         rows,
-                         columns,
-                         padded,
-                         static_cast<Value>(value),
-                         threads};
-  const py::gil_scoped_release release;
-  if (many) linear_many(job);
-  else linear_few(job);
+                         weight.rows,
+                         weight.columns,
+                         static_cast<Element>(element),
+                         static_cast<Value>(weight.value),
+                         threads,
+                         (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
+  linear_sparse(job);
+  if (rounds) linear_round(y32, reinterpret_cast<uint16_t*>(y), count, threads);
 }
 
 void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t columns,
@@ -82,7 +102,9 @@ auto bitmap_at(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offs
 }  // namespace
 
 void bind_linear(py::module_& module) {
-  module.def("linear_sparse", &linear_at);
+  py::class_<Weight>(module, "SparseWeight")
+      .def(py::init(&weight_at))
+      .def("linear", &linear_at);
   module.def("codes_2to4", &codes_2to4_at);
   module.def("collapse_huge_pages", &collapse_at);
   module.def("bitmap_count", &bitmap_at<bitmap_count>);

@@ -1,4 +1,4 @@
-// linear_few and linear_many with AVX2 and FMA.
+// linear_sparse with AVX2 and FMA.
 
 #include "linear_sparse.h"
 
@@ -13,50 +13,60 @@
 #include <type_traits>
 
 // What follows is compiled for AVX2; what is included above is not, since the linker may share it.
-#pragma GCC target("avx2,fma,popcnt")
+#pragma GCC target("avx2,fma,popcnt,bmi,bmi2")
 
-#include "linear_few.h"
-#include "linear_many.h"
+#include "linear_rows.h"
 
 namespace {
 
 struct Avx2 {
   static constexpr int L = 8;
 
-  template <int BYTES>
   RAC_INLINE I32<8> spread(const uint8_t* values, const uint8_t* shuffle) {
-    __m256i both;  // the values in either half: vpshufb does not cross
-    if constexpr (BYTES == 16) {
-      const auto* from = reinterpret_cast<const __m128i*>(values);
-      both = _mm256_broadcastsi128_si256(_mm_loadu_si128(from));
-    } else if constexpr (BYTES == 8) {
-      int64_t read;
-      std::memcpy(&read, values, 8);
-      both = _mm256_set1_epi64x(read);
-    } else {
-      int32_t read;
-      std::memcpy(&read, values, 4);
-      both = _mm256_set1_epi32(read);
-    }
+    // in either half: vpshufb does not cross
+    const __m256i both =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
     const __m256i order = _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffle));
     return reinterpret_cast<I32<8>>(_mm256_shuffle_epi8(both, order));
   }
+
+  template <int GROUPS, bool HALF>
+  RAC_INLINE I32<8> codes(const uint8_t* from) {
+    if constexpr (GROUPS == 2) {
+      I32<8> words;
+      std::memcpy(&words, from, sizeof(words));
+      return words;
+    }
+    const __m256i both =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+    const __m256i halves = _mm256_setr_epi32(0, 0, 0, 0, 16, 16, 16, 16);
+    return reinterpret_cast<I32<8>>(_mm256_srlv_epi32(both, halves));
+  }
+
+  RAC_INLINE F32<8> pick(F32<8> x, I32<8> codes) {
+    return reinterpret_cast<F32<8>>(_mm256_permutevar_ps(reinterpret_cast<__m256>(x),
+                                                         reinterpret_cast<__m256i>(codes)));
+  }
+
+  RAC_INLINE void keep(F32<8>& x) { asm("" : "+x"(x)); }
 };
 
 }  // namespace
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Avx2>(job, scratch);
+void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  arrange_group<Avx2>(job, scratch, group);
 }
 
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch) { many<Avx2>(job, scratch); }
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch) {
+  linear<Avx2>(job, scratch);
+}
 
 #else
 
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch) { few_baseline(job, scratch); }
-
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch) {
-  many_baseline(job, scratch);
+void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  arrange_baseline(job, scratch, group);
 }
+
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch) { linear_baseline(job, scratch); }
 
 #endif

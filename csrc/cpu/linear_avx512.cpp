@@ -1,4 +1,4 @@
-// linear_few and linear_many with AVX-512.
+// linear_sparse with AVX-512.
 
 #include "linear_sparse.h"
 
@@ -13,63 +13,71 @@
 #include <type_traits>
 
 // What follows is compiled for AVX-512; what is included above is not, since the linker may share it.
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,popcnt")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,popcnt,bmi,bmi2")
 
-#include "linear_few.h"
-#include "linear_many.h"
+#include "linear_rows.h"
 
 namespace {
 
 struct Avx512 {
   static constexpr int L = 16;
 
-  template <int BYTES>
-  RAC_INLINE __m128i read(const uint8_t* values) {
-    if constexpr (BYTES == 16) {
-      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(values));
-    } else if constexpr (BYTES == 8) {
-      return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(values));
-    } else {
-      int32_t word;
-      std::memcpy(&word, values, 4);
-      return _mm_cvtsi32_si128(word);
-    }
+  // Two bytes of the bitmap, a half of the register each; vpshufb stays within quarters.
+  RAC_INLINE I32<16> spread(const uint8_t* values, const uint8_t* shuffle, const uint8_t* next,
+                            const uint8_t* next_shuffle) {
+    const __m512i read = halves(both(values), both(next));
+    const __m512i orders = halves(order(shuffle), order(next_shuffle));
+    return reinterpret_cast<I32<16>>(_mm512_shuffle_epi8(read, orders));
+  }
+  RAC_INLINE __m256i both(const uint8_t* values) {
+    return _mm256_broadcastsi128_si256(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(values)));
   }
   RAC_INLINE __m256i order(const uint8_t* shuffle) {
     return _mm256_load_si256(reinterpret_cast<const __m256i*>(shuffle));
   }
-
-  // Two codes, a half of the register each; vpshufb stays within quarters.
-  template <int BYTES>
-  RAC_INLINE I32<16> spread(const uint8_t* values, const uint8_t* shuffle, const uint8_t* next,
-                            const uint8_t* next_shuffle) {
-    const __m256i low = _mm256_broadcastsi128_si256(read<BYTES>(values));
-    const __m256i high = _mm256_broadcastsi128_si256(read<BYTES>(next));
-    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
-    const __m512i orders =
-        _mm512_inserti64x4(_mm512_castsi256_si512(order(shuffle)), order(next_shuffle), 1);
-    return reinterpret_cast<I32<16>>(_mm512_shuffle_epi8(both, orders));
+  // All lanes under a mask: GCC 12 takes the undefined ones of the plain intrinsics for variables
+  // that nobody set.
+  RAC_INLINE __m512i halves(__m256i low, __m256i high) {
+    return _mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1);
   }
+
+  template <int GROUPS, bool HALF>
+  RAC_INLINE I32<16> codes(const uint8_t* from) {
+    I32<16> words = {};
+    std::memcpy(&words, from, (HALF ? 16 : 32) * GROUPS);
+    if constexpr (GROUPS == 2) return words;
+    const I32<16> twice =
+        __builtin_shuffle(words, I32<16>{0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7});
+    return twice >> I32<16>{0, 0, 0, 0, 16, 16, 16, 16, 0, 0, 0, 0, 16, 16, 16, 16};
+  }
+
+  RAC_INLINE F32<16> pick(F32<16> x, I32<16> codes) {
+    return reinterpret_cast<F32<16>>(_mm512_maskz_permutevar_ps(
+        0xffff, reinterpret_cast<__m512>(x), reinterpret_cast<__m512i>(codes)));
+  }
+
+  RAC_INLINE void keep(F32<16>& x) { asm("" : "+v"(x)); }
 };
 
 }  // namespace
 
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  few<Avx512>(job, scratch);
+void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  arrange_group<Avx512>(job, scratch, group);
 }
 
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  many<Avx512>(job, scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch) {
+  linear<Avx512>(job, scratch);
 }
 
 #else
 
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  few_baseline(job, scratch);
+void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  arrange_baseline(job, scratch, group);
 }
 
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch) {
-  many_baseline(job, scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch) {
+  linear_baseline(job, scratch);
 }
 
 #endif

@@ -3,32 +3,82 @@
 #include "linear_sparse.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <vector>
 
+#include "elements.h"
 #include "isa.h"
 #include "lanes.h"
 
 namespace {
+
+// Elements from which a second thread pays for being woken: x and y are small beside W.
+constexpr int64_t PARALLEL = 1 << 18;
+
+int threads_for(int64_t elements, int threads) { return elements < PARALLEL ? 1 : threads; }
 
 void run(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scratch) {
 #pragma omp parallel num_threads(job.threads)
   kernel(job, scratch);
 }
 
-}  // namespace
-
-void linear_few(const SparseLinear& job) {
-  const int64_t tokens = job.tokens > 1 ? (job.tokens + 3) / 4 * 4 : 0;
-  AlignedArray<float> panels(tokens * job.padded);
-  run(job, pick(few_baseline, few_avx2, few_avx512), {nullptr, panels.get()});
+float element(const SparseLinear& job, int64_t token, int64_t column) {
+  const int64_t i = token * job.columns + column;
+  if (job.element == Element::FP32) return static_cast<const float*>(job.x)[i];
+  const uint16_t* half = static_cast<const uint16_t*>(job.x) + i;
+  if (job.element == Element::BF16) return load_first<4, BFloat16>(half, 1)[0];
+  return load_first<4, Float16>(half, 1)[0];
 }
 
-void linear_many(const SparseLinear& job) {
-  const int64_t width = panel_width(job.tokens);
-  const int64_t tokens = (std::min(GROUP, job.tokens) + width - 1) / width * width;
-  AlignedArray<int64_t> position(job.offsets ? job.rows : 0);
-  AlignedArray<float> panels(tokens * job.padded);
-  run(job, pick(many_baseline, many_avx2, many_avx512), {position.get(), panels.get()});
+// Whether a value is packed for this weight; 2:4.
+bool is_packed(const SparseLinear& job, int64_t row, int64_t column) {
+  const uint8_t* four = job.codes + row / 4 * job.columns / 2 + row % 4 * 4;
+  const int code = four[column / 32 * 16 + column % 32 / 8] >> column % 8 / 4 * 4;
+  return (code & 3) == column % 4 || (code >> 2 & 3) == column % 4;
+}
+
+// The kernel for 2:4 leaves zeros out, but 0 * inf is not 0: what such an x makes of a dense product.
+void spread_not_finite(const SparseLinear& job, const uint8_t* finite) {
+  for (int64_t token = 0; token < job.tokens; ++token) {
+    if (finite[token]) continue;
+    std::vector<int64_t> wrong;
+    for (int64_t c = 0; c < job.columns; ++c) {
+      if (!std::isfinite(element(job, token, c))) wrong.push_back(c);
+    }
+    for (int64_t row = 0; row < job.rows; ++row) {
+      const bool zero = std::any_of(wrong.begin(), wrong.end(),
+                                    [&](int64_t c) { return !is_packed(job, row, c); });
+      if (zero) job.y[token * job.rows + row] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+}
+
+}  // namespace
+
+void linear_sparse(const SparseLinear& job) {
+  const int64_t at_once = tokens_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
+  AlignedArray<float> panels(groups * at_once * job.padded);
+  AlignedArray<uint8_t> finite(job.tokens);
+  const LinearScratch scratch{panels.get(), finite.get()};
+  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
+  const int threads = threads_for(job.tokens * job.columns, job.threads);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t group = 0; group < groups; ++group) arrange(job, scratch, group);
+  run(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
+  if (!job.offsets) spread_not_finite(job, finite.get());
+}
+
+void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {
+  threads = threads_for(count, threads);
+  const int64_t whole = count / 4 * 4;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t i = 0; i < whole; i += 4) BFloat16::store<4>(rounded + i, Float::load<4>(y + i));
+  if (whole < count) {
+    store_first<4, BFloat16>(rounded + whole, load_first<4, Float>(y + whole, count - whole),
+                             count - whole);
+  }
 }
 
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,

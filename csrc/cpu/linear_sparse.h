@@ -3,8 +3,9 @@
 
 #include <cstdint>
 
-// What a packed value is.
+// What a packed value is, and what x is.
 enum class Value { BF16, FP16, INT8, FP8 };
+enum class Element { FP32, BF16, FP16 };
 
 // y = x W^T, then scaled and shifted by row of W. W [R, C] is packed in one of two ways:
 //   2:4     values [R', C/2], codes [R'/4, C/32, 4, 4], R' being R padded to whole fours: four bytes
@@ -13,7 +14,7 @@ enum class Value { BF16, FP16, INT8, FP8 };
 //   bitmap  values one after another and codes [R, ceil(C/8)], a bit a weight; offsets say where
 //           the values of a row begin. 16 bytes may be read after the last value.
 struct SparseLinear {
-  const float* x;         // [tokens, padded], zeros from column C on
+  const void* x;          // [tokens, columns]
   float* y;               // [tokens, rows]
   const uint8_t* values;
   const uint8_t* codes;
@@ -21,17 +22,19 @@ struct SparseLinear {
   const float* scale;      // [rows] or null
   const float* bias;       // [rows] or null
   int64_t tokens, rows, columns;
-  int64_t padded;  // columns, up to whole sixteens
+  Element element;
   Value value;
   int threads;
+  int64_t padded;  // columns, up to whole blocks of every kernel
 };
 
-// By dot products along the rows of W, a weight decoded in a register for up to 4 tokens. Zeros are
-// multiplied too, as in a dense product.
-void linear_few(const SparseLinear& job);
+constexpr int64_t PADDED_TO = 128;
 
-// By sums of rows of x^T: zeros are left out.
-void linear_many(const SparseLinear& job);
+// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
+void linear_sparse(const SparseLinear& job);
+
+// y [tokens, rows] rounded to bfloat16.
+void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads);
 
 // Codes of all rows from the metadata of Packed2to4, see pack_2to4.py: int16 [rows, C / 16] or, for
 // values of one byte, int32 [rows, C / 32], in CUTLASS's order.
@@ -40,19 +43,22 @@ void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t c
 
 // What a kernel shares among its threads besides the job.
 struct LinearScratch {
-  int64_t* position;  // [rows]: the first value of each row that is not yet used; bitmap
-  float* panels;      // x in another order: of whole fours of tokens, or whole panels
+  float* panels;    // x in the kernel's order, tokens_at_once(job) after another
+  uint8_t* finite;  // [tokens]: whether all of its x is; made by arrange
 };
 
-constexpr int64_t GROUP = 256;  // tokens of which panels are made at a time
-
-// Tokens in a panel of linear_many.
-inline int64_t panel_width(int64_t tokens) { return tokens > 32 ? 64 : tokens > 16 ? 32 : 16; }
+// Tokens that a kernel takes at once.
+inline int64_t tokens_at_once(const SparseLinear& job) {
+  if (job.tokens > 4 && !job.offsets) return 8;
+  return job.tokens > 2 ? 4 : job.tokens;
+}
 
 using LinearKernel = void (*)(const SparseLinear&, const LinearScratch&);
-void few_baseline(const SparseLinear& job, const LinearScratch& scratch);
-void few_avx2(const SparseLinear& job, const LinearScratch& scratch);
-void few_avx512(const SparseLinear& job, const LinearScratch& scratch);
-void many_baseline(const SparseLinear& job, const LinearScratch& scratch);
-void many_avx2(const SparseLinear& job, const LinearScratch& scratch);
-void many_avx512(const SparseLinear& job, const LinearScratch& scratch);
+// A kernel's x of the group-th few tokens.
+using ArrangeKernel = void (*)(const SparseLinear&, const LinearScratch&, int64_t group);
+void arrange_baseline(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
+void arrange_avx2(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
+void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
+void linear_baseline(const SparseLinear& job, const LinearScratch& scratch);
+void linear_avx2(const SparseLinear& job, const LinearScratch& scratch);
+void linear_avx512(const SparseLinear& job, const LinearScratch& scratch);

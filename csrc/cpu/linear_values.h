@@ -1,15 +1,19 @@
-// Packed values and codes as float32 lanes. Included, like linear_few.h and linear_many.h, by
+// What x, packed values and codes are as lanes. Included, like linear_rows.h, by
 // linear_baseline.cpp, linear_avx2.cpp and linear_avx512.cpp, each of which defines an instruction
 // set `Set` with
-//   L                        lanes, 8 or 16: columns decoded at a time
-//   spread<BYTES>(values, shuffle, ...)  words with the values of 8 columns, one code, in their
-//                            upper bytes, BYTES being all that is read; for L = 16 of two codes
+//   L                        lanes, 8 or 16
+//   spread(values, shuffle, ...)  words with the 16-bit values of 8 columns in their upper halves
+//                            (bitmap), 16 bytes being read; for L = 16 of two bytes of the bitmap
+//   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the next two bits
+//                            lowest, a word being GROUPS groups; HALF: of the first half of a block
+//   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
+//   keep(x)                  x is used more than once: load it once, into a register
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#include "lanes.h"
+#include "elements.h"
 #include "linear_sparse.h"
 #include "linear_tables.h"
 
@@ -60,74 +64,72 @@ struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
   }
 };
 
-// A packing reads a row of W from column `first`, a multiple of 32, on: a code of eight columns after
-// another, with a step over other rows' codes after every four.
+// How a weight is packed, its values being V.
 template <typename V>
 struct TwoToFour {
   using Values = V;
-  static constexpr int READ = 4 * V::BYTES;  // bytes read for a code
-  const uint8_t* values;
-  const uint8_t* codes;
-
-  RAC_INLINE TwoToFour begin(const SparseLinear& job, int64_t row) { return at(job, {}, row, 0); }
-  RAC_INLINE TwoToFour at(const SparseLinear& job, const LinearScratch&, int64_t row,
-                          int64_t first) {
-    return {job.values + (row * job.columns + first) / 2 * V::BYTES,
-            job.codes + row / 4 * job.columns / 2 + row % 4 * 4 + first / 2};
-  }
-  RAC_INLINE const Shuffles& shuffles() {
-    return V::BYTES == 2 ? SHUFFLES_2TO4_16 : SHUFFLES_2TO4_8;
-  }
-  RAC_INLINE const Positions& positions() { return POSITIONS_2TO4; }
-  RAC_INLINE int bytes_of(int) { return READ; }
-  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes + 12; }
-  RAC_INLINE void leave(const SparseLinear&, const LinearScratch&, int64_t, const uint8_t*) {}
+  static constexpr bool BITMAP = false;
 };
-
 template <typename V>
 struct Bitmap {
   using Values = V;
-  static constexpr int READ = 16;
-  const uint8_t* values;
-  const uint8_t* codes;
-
-  RAC_INLINE Bitmap begin(const SparseLinear& job, int64_t row) {
-    return {job.values + 2 * job.offsets[row], job.codes + row * ((job.columns + 7) / 8)};
-  }
-  RAC_INLINE Bitmap at(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
-                       int64_t first) {
-    return {job.values + 2 * scratch.position[row],
-            job.codes + row * ((job.columns + 7) / 8) + first / 8};
-  }
-  RAC_INLINE const Shuffles& shuffles() { return SHUFFLES_BITMAP; }
-  RAC_INLINE const Positions& positions() { return POSITIONS_BITMAP; }
-  RAC_INLINE int bytes_of(int code) { return 2 * __builtin_popcount(code); }
-  RAC_INLINE const uint8_t* after_four(const uint8_t* codes) { return codes; }
-  // The row continues here in the next chunk of columns.
-  RAC_INLINE void leave(const SparseLinear& job, const LinearScratch& scratch, int64_t row,
-                        const uint8_t* values) {
-    scratch.position[row] = (values - job.values) / 2;
-  }
+  static constexpr bool BITMAP = true;
 };
 
-// The next Set::L columns of a row as float32, given their codes, the first lowest.
-template <typename Set, typename Packing>
-RAC_INLINE F32<Set::L> decode(Packing& reader, uint32_t codes) {
-  using V = typename Packing::Values;
-  const Shuffles& table = Packing::shuffles();
-  const int code = codes & 255;
-  const uint8_t* values = reader.values;
-  reader.values += Packing::bytes_of(code);
-  if constexpr (Set::L == 8) {
-    return V::template widen<8>(
-        Set::template spread<Packing::READ>(values, table.bytes[code]));
+// Within every quarter of 128 bits of two registers: a0 b0 a1 b1 or, PART being 1, a2 b2 a3 b3.
+template <int L, int PART>
+RAC_INLINE I32<L> interleave_words(I32<L> a, I32<L> b) {
+  if constexpr (L == 8 && PART == 0) {
+    return __builtin_shuffle(a, b, I32<8>{0, 8, 1, 9, 4, 12, 5, 13});
+  } else if constexpr (L == 8) {
+    return __builtin_shuffle(a, b, I32<8>{2, 10, 3, 11, 6, 14, 7, 15});
+  } else if constexpr (PART == 0) {
+    return __builtin_shuffle(
+        a, b, I32<16>{0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29});
   } else {
-    const int next = codes >> 8 & 255;
-    const uint8_t* after = reader.values;
-    reader.values += Packing::bytes_of(next);
-    return V::template widen<16>(Set::template spread<Packing::READ>(
-        values, table.bytes[code], after, table.bytes[next]));
+    return __builtin_shuffle(
+        a, b, I32<16>{2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31});
   }
+}
+
+// The same of pairs of words: a0 a1 b0 b1 or a2 a3 b2 b3.
+template <int L, int PART>
+RAC_INLINE I32<L> interleave_pairs(I32<L> a, I32<L> b) {
+  if constexpr (L == 8 && PART == 0) {
+    return __builtin_shuffle(a, b, I32<8>{0, 1, 8, 9, 4, 5, 12, 13});
+  } else if constexpr (L == 8) {
+    return __builtin_shuffle(a, b, I32<8>{2, 3, 10, 11, 6, 7, 14, 15});
+  } else if constexpr (PART == 0) {
+    return __builtin_shuffle(
+        a, b, I32<16>{0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29});
+  } else {
+    return __builtin_shuffle(
+        a, b, I32<16>{2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31});
+  }
+}
+
+// The sum of a register's quarters.
+template <int L>
+RAC_INLINE f32x4 quarters(F32<L> sum) {
+  f32x4 parts[L / 4];
+  std::memcpy(parts, &sum, sizeof(parts));
+  for (int width = L / 8; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) parts[i] += parts[i + width];
+  }
+  return parts[0];
+}
+
+// -1 where a lane is infinite or no number, else 0.
+RAC_INLINE i32x4 not_finite(f32x4 x) {
+  return (reinterpret_cast<i32x4>(x) & 0x7f800000) == 0x7f800000;
+}
+
+// Call `run(Float())` or another of elements.h for what x is.
+template <typename Run>
+RAC_INLINE void with_element(Element element, Run run) {
+  if (element == Element::BF16) run(BFloat16());
+  else if (element == Element::FP16) run(Float16());
+  else run(Float());
 }
 
 // Call `run<Packing>` for what the job holds.

@@ -5,15 +5,46 @@ import weakref
 import torch
 from torch import Tensor
 
-from rac_kernels._native.loading import CPU, load, threads
+from rac_kernels._native.loading import CPU, DTYPES, load, threads
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
 _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
-_LANES = 16  # what rows of x are padded to
 # Multiply-adds from which a second thread pays for being woken.
 _PARALLEL = 1 << 18
-# What says where the values are, as the kernels read it; an entry goes with its weight.
-_codes: weakref.WeakKeyDictionary[Packed2to4 | PackedBitmap, Tensor] = weakref.WeakKeyDictionary()
+
+
+class _Prepared:
+    """What the kernels read of a weight, found once: `weight` has addresses in `kept`."""
+
+    def __init__(self, packed: Packed2to4 | PackedBitmap) -> None:
+        module = load(CPU)
+        if isinstance(packed, PackedBitmap):
+            self.codes, offsets, scale = packed.bitmap, packed.offsets, None
+        else:
+            self.codes, offsets, scale = _codes_2to4(packed), None, packed.scale
+        if scale is not None:
+            scale = scale.float().contiguous()
+        for tensor in (packed.values, self.codes):
+            module.collapse_huge_pages(tensor.data_ptr(), tensor.nbytes)
+        self.rows, self.columns = packed.shape
+        self.kept = (packed.values, self.codes, offsets, scale)
+        addresses = (0 if t is None else t.data_ptr() for t in self.kept)
+        self.weight = module.SparseWeight(
+            *addresses, self.rows, self.columns, _VALUES[packed.dtype]
+        )
+
+
+# An entry goes with its weight.
+_prepared: weakref.WeakKeyDictionary[Packed2to4 | PackedBitmap, _Prepared] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _prepare(packed: Packed2to4 | PackedBitmap) -> _Prepared:
+    prepared = _prepared.get(packed)
+    if prepared is None:
+        prepared = _prepared[packed] = _Prepared(packed)
+    return prepared
 
 
 def codes_of(packed: Packed2to4 | PackedBitmap) -> Tensor:
@@ -23,14 +54,7 @@ def codes_of(packed: Packed2to4 | PackedBitmap) -> Tensor:
     page of memory; here four rows stream beside their values, for 1/16 of the dense weight's bytes.
     The values are moved to huge pages: they are read at every call.
     """
-    codes = _codes.get(packed)
-    if codes is None:
-        module = load(CPU)
-        codes = packed.bitmap if isinstance(packed, PackedBitmap) else _codes_2to4(packed)
-        for tensor in (packed.values, codes):
-            module.collapse_huge_pages(tensor.data_ptr(), tensor.nbytes)
-        _codes[packed] = codes
-    return codes
+    return _prepare(packed).codes
 
 
 def _codes_2to4(packed: Packed2to4) -> Tensor:
@@ -47,58 +71,23 @@ def _codes_2to4(packed: Packed2to4) -> Tensor:
     return codes
 
 
-def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None, many: bool) -> Tensor:
-    """``x W^T + bias`` [..., R] of x [..., C] on the CPU.
-
-    ``many``: by the kernel that multiplies packed values alone, else by dot products.
-    """
-    return _linear(x, packed, None, packed.scale, bias, many)
-
-
-def linear_bitmap(x: Tensor, packed: PackedBitmap, bias: Tensor | None, many: bool) -> Tensor:
-    """``x W^T + bias`` [..., R] of x [..., C] on the CPU, as :func:`linear_2to4`."""
-    return _linear(x, packed, packed.offsets, None, bias, many)
-
-
-def _linear(
-    x: Tensor,
-    packed: Packed2to4 | PackedBitmap,
-    offsets: Tensor | None,
-    scale: Tensor | None,
-    bias: Tensor | None,
-    many: bool,
-) -> Tensor:
-    rows, columns = packed.shape
-    codes = codes_of(packed)
-    flat = x.reshape(-1, columns).float()
-    if columns % _LANES:
-        flat = torch.nn.functional.pad(flat, (0, -columns % _LANES))
-    flat = flat.contiguous()
-    vectors = [None if t is None else t.float().contiguous() for t in (scale, bias)]
-    where = [0 if t is None else t.data_ptr() for t in (offsets, *vectors)]
-
-    def run(x32: Tensor, many: bool) -> Tensor:
-        y = torch.empty(x32.shape[0], rows)
-        small = x32.shape[0] * rows * columns < _PARALLEL
-        load(CPU).linear_sparse(
-            many,
-            x32.data_ptr(),
-            y.data_ptr(),
-            packed.values.data_ptr(),
-            codes.data_ptr(),
-            *where,
-            x32.shape[0],
-            rows,
-            columns,
-            x32.shape[1],
-            _VALUES[packed.dtype],
-            1 if small else threads(),
-        )
-        return y
-
-    y = run(flat, many)
-    if many:
-        finite = flat.sum(1).isfinite()
-        if not bool(finite.all()):  # 0 * inf is not 0: zeros may not be left out
-            y[~finite] = run(flat[~finite], False)
-    return y.to(x.dtype).view(*x.shape[:-1], rows)
+def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU."""
+    held = _prepare(packed)
+    dtype = x.dtype
+    x = x.contiguous()
+    count = x.numel() // held.columns
+    y = torch.empty(
+        (*x.shape[:-1], held.rows), dtype=dtype if dtype == torch.bfloat16 else torch.float32
+    )
+    if bias is not None:
+        bias = bias.float().contiguous()
+    held.weight.linear(
+        x.data_ptr(),
+        DTYPES[dtype],
+        y.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        count,
+        1 if count * held.rows * held.columns < _PARALLEL else threads(),
+    )
+    return y if y.dtype == dtype else y.to(dtype)

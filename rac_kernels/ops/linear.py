@@ -45,8 +45,7 @@ def linear_2to4(
         return getattr(_torch_sparse(), name)(x, packed, bias)
     if x.is_cuda:
         return _native.linear_2to4_cuda(x, packed, bias)
-    kernel = linear_choice.cpu_kernel("2:4", packed.values.element_size(), _tokens(x))
-    return _native.linear_2to4(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias)
 
 
 def linear_bitmap(
@@ -78,8 +77,7 @@ def linear_bitmap(
         return reference_linear.linear_bitmap(x, packed, bias)
     if x.is_cuda:
         return _native.linear_bitmap_cuda(x, packed, bias)
-    kernel = linear_choice.cpu_kernel("bitmap", 2, _tokens(x))
-    return _native.linear_bitmap(x, packed, bias, kernel == "many")
+    return _native.linear_packed(x, packed, bias)
 
 
 def linear_status() -> dict[str, str]:
@@ -141,8 +139,10 @@ def _check(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor |
         raise TypeError(f"{op}: expected x in bf16, fp16 or fp32, got {x.dtype}")
     if x.ndim == 0 or x.shape[-1] != columns:
         refuse(op, f"x [..., {columns}] for W {[rows, columns]}", list(x.shape))
-    check_same_device(op, x=x, packed=packed.values)
+    if x.device != packed.values.device:  # naming the devices takes longer than a small product
+        check_same_device(op, x=x, packed=packed.values)
     if bias is not None:
         if bias.shape != (rows,):
             refuse(op, f"bias [{rows}] for W {[rows, columns]}", list(bias.shape))
-        check_same_device(op, x=x, bias=bias)
+        if x.device != bias.device:
+            check_same_device(op, x=x, bias=bias)

@@ -1,0 +1,121 @@
+// linear_sparse: a few rows of W at a time, from their first values to their last, against TB tokens,
+// so that W is read once and in order. For more tokens a tile of rows stays in the L2 cache and is
+// read again for the next TB, of as many as the L3 cache holds.
+//
+// A sum is made of PARTS * L partial sums: the same bits for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "linear_2to4.h"
+#include "linear_bitmap.h"
+
+constexpr int64_t TILE_BYTES = 96 << 10;  // of W, that stay in the L2 cache beside x
+constexpr int64_t X_FLOATS = 2 << 20;     // of x, that stay in the L3 cache while W is read once
+
+// What x is ordered by: L columns, or the blocks of 2:4.
+template <int L>
+struct InOrder {
+  static constexpr int COLUMNS = L, VECTORS = 1;
+  RAC_INLINE int64_t vector(int64_t) { return 0; }
+  RAC_INLINE int64_t lane(int64_t group) { return group * 4; }
+};
+
+// x of tokens [token, token + TB) as float32 [C / COLUMNS][VECTORS][TB][L], in whole blocks, zeros
+// where there is no x. Says of each token whether all of its x is finite.
+template <int L, int TB, typename Order, typename T>
+RAC_INLINE void arrange(const SparseLinear& job, int64_t token, float* to, uint8_t* finite) {
+  constexpr int GROUPS = Order::COLUMNS / 4;
+  const auto* x = static_cast<const typename T::Storage*>(job.x);
+  for (int64_t t = 0; t < TB && token + t < job.tokens; ++t) {
+    const auto* from = x + (token + t) * job.columns;
+    float* block = to + t * L;
+    i32x4 wrong = {};
+    int64_t c = 0;
+    for (; c + Order::COLUMNS <= job.columns; c += Order::COLUMNS) {
+#pragma GCC unroll 32
+      for (int64_t g = 0; g < GROUPS; ++g) {
+        const f32x4 four = T::template load<4>(from + c + g * 4);
+        wrong |= not_finite(four);
+        std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
+      }
+      block += Order::COLUMNS * TB;
+    }
+    for (int64_t g = 0; c + g * 4 < job.columns; ++g) {
+      const int64_t left = std::min<int64_t>(4, job.columns - c - g * 4);
+      const f32x4 four = load_first<4, T>(from + c + g * 4, left);
+      wrong |= not_finite(four);
+      std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
+    }
+    finite[token + t] = !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
+  }
+}
+
+// All of y from x in that order, TB tokens after another; tile(row, token, x) makes RB rows of it.
+template <int RB, int TB, typename Tile>
+RAC_INLINE void all_rows(const SparseLinear& job, const float* panels, Tile tile) {
+  const int64_t groups = (job.tokens + TB - 1) / TB, size = TB * job.padded;
+  const int64_t fit = std::max<int64_t>(TILE_BYTES / job.columns / RB, 1) * RB;
+  const int64_t rows = groups > 1 ? fit : RB, part = std::max<int64_t>(X_FLOATS / size, 1);
+  for (int64_t begin = 0; begin < groups; begin += part) {
+    const int64_t end = std::min(begin + part, groups);
+#pragma omp for schedule(static) nowait
+    for (int64_t first = 0; first < job.rows; first += rows) {
+      const int64_t last = std::min(first + rows, job.rows);
+      for (int64_t group = begin; group < end; ++group) {
+        for (int64_t row = first; row < last; row += RB) {
+          tile(row, group * TB, panels + group * size);
+        }
+      }
+    }
+  }
+}
+
+// Call `run(packing, tokens at a time)` for what the job holds.
+template <typename Run>
+RAC_INLINE void with_tokens(const SparseLinear& job, Run run) {
+  with_packing(job, [&](auto* packing) {
+    const int64_t at_once = tokens_at_once(job);
+    if (at_once == 1) run(packing, std::integral_constant<int, 1>());
+    else if (at_once == 2) run(packing, std::integral_constant<int, 2>());
+    else if (at_once == 4) run(packing, std::integral_constant<int, 4>());
+    else if constexpr (!std::remove_pointer_t<decltype(packing)>::BITMAP) {
+      run(packing, std::integral_constant<int, 8>());
+    }
+  });
+}
+
+template <typename Set>
+RAC_INLINE void arrange_group(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
+  with_tokens(job, [&](auto* packing, auto at_once) {
+    using Packing = std::remove_pointer_t<decltype(packing)>;
+    using Order = std::conditional_t<Packing::BITMAP, InOrder<Set::L>,
+                                     Block2to4<Set::L, Packing::Values::BYTES>>;
+    constexpr int TB = decltype(at_once)::value;
+    float* to = scratch.panels + group * TB * job.padded;
+    with_element(job.element, [&](auto element) {
+      using T = decltype(element);
+      arrange<Set::L, TB, Order, T>(job, group * TB, to, scratch.finite);
+    });
+  });
+}
+
+template <typename Set>
+RAC_INLINE void linear(const SparseLinear& job, const LinearScratch& scratch) {
+  with_tokens(job, [&](auto* packing, auto at_once) {
+    using Packing = std::remove_pointer_t<decltype(packing)>;
+    using V = typename Packing::Values;
+    constexpr int TB = decltype(at_once)::value;
+    if constexpr (Packing::BITMAP) {
+      constexpr int RB = TB == 4 ? 3 : 4;
+      all_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        tile_bitmap<Set, V, RB, TB>(job, row, token, x);
+      });
+    } else {
+      all_rows<4, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        tile_2to4<Set, V, TB>(job, row, token, x);
+      });
+    }
+  });
+}
