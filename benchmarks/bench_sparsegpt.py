@@ -1,6 +1,6 @@
 """A whole layer's SparseGPT (factor and solve) against the published algorithm run eagerly.
 
-    python -m benchmarks.bench_sparsegpt [--device cuda] [--threads N] [--out benchmarks/results]
+    python -m benchmarks.bench_sparsegpt [--device cuda] [--threads N] [--shape R C] [--out FOLDER]
 
 The baseline is benchmarks/peers/eager_sparsegpt.py: Cholesky, inverse, upper Cholesky, a loop over
 columns in torch; beside it, where it is installed, llm-compressor's own sparsify_weight. The floor
@@ -199,6 +199,7 @@ def bench_model(name: str, pattern: str, options: argparse.Namespace) -> dict:
 def main() -> None:
     parser = bench_options(__doc__)
     parser.add_argument("--model", choices=MODELS, help="one decoder layer of it, ours alone")
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("R", "C"), help="this shape alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.model:
@@ -206,6 +207,7 @@ def main() -> None:
             report(bench_model(options.model, pattern, options), options.out, "sparsegpt_model")
         return
     shapes = GPU_SHAPES if options.device.startswith("cuda") else CPU_SHAPES
+    shapes = [options.shape] if options.shape else shapes
     for rows, columns in shapes[:1] if options.quick else shapes:
         for pattern in PATTERNS:
             row = bench(rows, columns, Pattern.parse(pattern), options)

@@ -33,8 +33,8 @@ struct BlockRow {
   int64_t stride;
   int64_t start, end;  // its rows
   int64_t known;       // rows end .. known are of the same panel
-  // Right operands [BLOCK / N][rows][N], copied: where H is a power of two wide, its rows lie in one
-  // set of a cache, which holds but eight of them.
+  // Right operands [BLOCK / N][rows][N], copied: where H is a power of two wide, its rows lie in
+  // one set of a cache, which holds but eight of them.
   float* inverse;  // U_bb^-1 transposed, BLOCK rows, zeros beyond its width
   float* below;    // L_pb, PANEL rows
 };

@@ -16,8 +16,8 @@ namespace {
 
 constexpr int64_t KC = 256;
 
-// Rows k0 .. k0 + T of the carry. `left` [width][T] holds those of U: where the matrix is a power of
-// two wide, its rows lie in one set of a cache, which holds but eight of them.
+// Rows k0 .. k0 + T of the carry. `left` [width][T] holds those of U: where the matrix is a power
+// of two wide, its rows lie in one set of a cache, which holds but eight of them.
 template <int L>
 RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t k0, float* left) {
   constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;

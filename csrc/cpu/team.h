@@ -10,8 +10,8 @@
 
 #include <omp.h>
 
-// Where threads wait for each other: spinning for less than waking one takes, then asleep, so that a
-// machine with other things to do loses little.
+// Where threads wait for each other: spinning for less than waking one takes, then asleep, so that
+// a machine with other things to do loses little.
 class Barrier {
  public:
   void wait(int threads) {
