@@ -1,6 +1,6 @@
 """A whole layer's SparseGPT (factor and solve) against the published algorithm run eagerly.
 
-    python -m benchmarks.bench_sparsegpt [--device cuda] [--threads N] [--out benchmarks/results]
+    python -m benchmarks.bench_sparsegpt [--device cuda] [--threads N] [--shape R C] [--out FOLDER]
 
 The baseline is benchmarks/peers/eager_sparsegpt.py: Cholesky, inverse, upper Cholesky, a loop over
 columns in torch; beside it, where it is installed, llm-compressor's own sparsify_weight. The floor
@@ -17,8 +17,10 @@ that share an input solved together, and says what all its layers would take.
 
 import argparse
 import importlib.util
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 
 import torch
@@ -95,8 +97,18 @@ def llm_compressor(weight: Tensor, hessian: Tensor, pattern: Pattern) -> Tensor:
     return sparsify(layer, hessians, pattern.sparsity, n, m, 128, 0.01, False)[1]
 
 
-def bench_memory(weight: Tensor, hessian: Tensor, pattern: Pattern, device: str) -> dict:
-    """Peak memory of factor and solve; `hessian` is overwritten."""
+def memory_apart(*layer: object) -> dict:
+    """:func:`bench_memory` in a process of its own, whose heap has nothing left of other work."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(bench_memory, *layer).result()
+
+
+def bench_memory(rows: int, columns: int, pattern: Pattern, device: str, threads: int) -> dict:
+    """Peak memory of factor and solve."""
+    torch.set_num_threads(threads)
+    small, its_hessian = random_layer(256, 256, device)  # starts the threads, loads the libraries
+    sparsegpt(small, factor_hessian(its_hessian), pattern)
+    weight, hessian = random_layer(rows, columns, device)
 
     def run(overwrite: bool) -> None:
         results.append(sparsegpt(weight, factor_hessian(hessian, overwrite=overwrite), pattern))
@@ -139,7 +151,8 @@ def bench(rows: int, columns: int, pattern: Pattern, options) -> dict:
     assert error["ours"] <= error["eager"] * (1 + 1e-4), f"larger error: {error}"
     same = float(((results["eager"] != 0) == (results["ours"] != 0)).double().mean())
     results.clear()
-    memory = bench_memory(weight, hessian, pattern, options.device)
+    measure = bench_memory if weight.is_cuda else memory_apart
+    memory = measure(rows, columns, pattern, options.device, options.threads)
     total = seconds["factor"] + seconds["solve"]
     floor = (columns**3 / 3 + rows * columns**2) / ceiling / 1e9
     row = {
@@ -199,6 +212,7 @@ def bench_model(name: str, pattern: str, options: argparse.Namespace) -> dict:
 def main() -> None:
     parser = bench_options(__doc__)
     parser.add_argument("--model", choices=MODELS, help="one decoder layer of it, ours alone")
+    parser.add_argument("--shape", type=int, nargs=2, metavar=("R", "C"), help="this shape alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.model:
@@ -206,6 +220,7 @@ def main() -> None:
             report(bench_model(options.model, pattern, options), options.out, "sparsegpt_model")
         return
     shapes = GPU_SHAPES if options.device.startswith("cuda") else CPU_SHAPES
+    shapes = [options.shape] if options.shape else shapes
     for rows, columns in shapes[:1] if options.quick else shapes:
         for pattern in PATTERNS:
             row = bench(rows, columns, Pattern.parse(pattern), options)

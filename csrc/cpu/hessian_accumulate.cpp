@@ -121,10 +121,11 @@ RAC_INLINE void add_square(const TriangleUpdate& job, const Panels& panels, int6
   }
 }
 
-// The whole update, shared among the threads of the enclosing parallel region.
+// The whole update, shared among the threads of the team.
 template <int L, typename T>
-RAC_INLINE void update(const TriangleUpdate& job, const Rows& rows, const Panels& panels) {
-  const int64_t strips = panels.padded / STRIP;
+RAC_INLINE void update(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                       const Team& team, std::atomic<int64_t>& next) {
+  const int64_t strips = (job.features + STRIP - 1) / STRIP;
   const auto squares = [&](int64_t side) {
     const int64_t sides = (job.features + side - 1) / side;
     return sides * (sides + 1) / 2;
@@ -132,47 +133,58 @@ RAC_INLINE void update(const TriangleUpdate& job, const Rows& rows, const Panels
   const int64_t side = squares(SQUARE) < 8 * job.threads ? STRIP : SQUARE;
   for (int64_t first = 0; first < rows.size(); first += panels.rows) {
     const int64_t packed = std::min(panels.rows, rows.size() - first);
-#pragma omp for schedule(static)
-    for (int64_t task = 0; task < (packed + KC - 1) / KC * strips; ++task) {
+    if (team.thread == 0) next = 0;
+    const int64_t tasks = (packed + KC - 1) / KC * strips;
+    for (int64_t task = team.begin(tasks); task < team.end(tasks); ++task) {
       const int64_t offset = task / strips * KC;
       const int64_t depth = std::min(KC, packed - offset);
       pack_strip<L, Tile<L>::MR, Tile<L>::NV * L, T>(job, rows, first + offset, depth, offset,
                                                      task % strips, panels);
     }
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < squares(side); ++task) {
+    team.wait();
+    for (int64_t task = next++; task < squares(side); task = next++) {
       int64_t row = 0;  // squares are numbered row by row
       while ((row + 1) * (row + 2) / 2 <= task) ++row;
       const int64_t column = task - row * (row + 1) / 2;
       add_square<L>(job, panels, packed, row * side, column * side, side);
     }
+    team.wait();
   }
 }
 
 template <int L>
-RAC_INLINE void update_of(const TriangleUpdate& job, const Rows& rows, const Panels& panels) {
-  if (job.dtype == 0) update<L, Float>(job, rows, panels);
-  else if (job.dtype == 1) update<L, BFloat16>(job, rows, panels);
-  else update<L, Float16>(job, rows, panels);
+RAC_INLINE void update_of(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                          const Team& team, std::atomic<int64_t>& next) {
+  if (job.dtype == 0) update<L, Float>(job, rows, panels, team, next);
+  else if (job.dtype == 1) update<L, BFloat16>(job, rows, panels, team, next);
+  else update<L, Float16>(job, rows, panels, team, next);
 }
 
-void update_baseline(const TriangleUpdate& job, const Rows& rows, const Panels& panels) {
-  update_of<4>(job, rows, panels);
+void update_baseline(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                     const Team& team, std::atomic<int64_t>& next) {
+  update_of<4>(job, rows, panels, team, next);
 }
-RAC_AVX2 void update_avx2(const TriangleUpdate& job, const Rows& rows, const Panels& panels) {
-  update_of<8>(job, rows, panels);
+RAC_AVX2 void update_avx2(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                          const Team& team, std::atomic<int64_t>& next) {
+  update_of<8>(job, rows, panels, team, next);
 }
-RAC_AVX512 void update_avx512(const TriangleUpdate& job, const Rows& rows, const Panels& panels) {
-  update_of<16>(job, rows, panels);
+RAC_AVX512 void update_avx512(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                              const Team& team, std::atomic<int64_t>& next) {
+  update_of<16>(job, rows, panels, team, next);
 }
 
 }  // namespace
+
+void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                        const Team& team, std::atomic<int64_t>& next) {
+  pick(update_baseline, update_avx2, update_avx512)(job, rows, panels, team, next);
+}
 
 void hessian_accumulate(const TriangleUpdate& job) {
   const Rows rows(job);
   if (rows.size() == 0 || job.features == 0) return;
   const Panels panels(job.features, rows.size(), job.threads);
-  const auto run = pick(update_baseline, update_avx2, update_avx512);
-#pragma omp parallel num_threads(job.threads)
-  run(job, rows, panels);
+  std::atomic<int64_t> next{0};
+  run_team(job.threads,
+           [&](const Team& team) { hessian_accumulate(job, rows, panels, team, next); });
 }

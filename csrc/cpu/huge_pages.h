@@ -28,3 +28,13 @@ inline void collapse_huge_pages(const void* memory, int64_t bytes) {
   if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, COLLAPSE);
 #endif
 }
+
+// Give whole pages of memory back at once, whose contents are lost: free would keep them for what
+// is allocated next, beside what is needed then.
+inline void release_huge_pages(void* memory, int64_t bytes) {
+#if defined(__linux__)
+  const auto begin = (reinterpret_cast<uintptr_t>(memory) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / HUGE_PAGE * HUGE_PAGE;
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+#endif
+}

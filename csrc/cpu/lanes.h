@@ -116,21 +116,22 @@ RAC_INLINE void store_columns(const F32<L>* tile, int64_t rows, int64_t columns,
   }
 }
 
-// keep[row][column] = 1 where pruned[column][row] is 0: four columns are packed into a 32-bit word.
+// keep[row][column] = 1 where pruned[column * step][row] is 0: four columns make a 32-bit word.
 template <int L>
-RAC_INLINE void store_keep(const I32<L>* pruned, int64_t rows, int64_t columns, uint8_t* keep,
-                           int64_t stride) {
+RAC_INLINE void store_keep(const I32<L>* pruned, int step, int64_t rows, int64_t columns,
+                           uint8_t* keep, int64_t stride) {
   const int64_t whole = columns / 4 * 4;
   for (int64_t c = 0; c < whole; c += 4) {
-    const I32<L> word = (~pruned[c] & 1) | ((~pruned[c + 1] & 1) << 8) |
-                        ((~pruned[c + 2] & 1) << 16) | ((~pruned[c + 3] & 1) << 24);
+    const I32<L>* four = pruned + c * step;
+    const I32<L> word = (~four[0] & 1) | ((~four[step] & 1) << 8) |
+                        ((~four[2 * step] & 1) << 16) | ((~four[3 * step] & 1) << 24);
     for (int64_t r = 0; r < rows; ++r) {
       const int32_t bytes = word[r];
       std::memcpy(keep + r * stride + c, &bytes, 4);
     }
   }
   for (int64_t c = whole; c < columns; ++c) {
-    for (int64_t r = 0; r < rows; ++r) keep[r * stride + c] = pruned[c][r] == 0;
+    for (int64_t r = 0; r < rows; ++r) keep[r * stride + c] = pruned[c * step][r] == 0;
   }
 }
 

@@ -41,7 +41,7 @@ RAC_INLINE void keep_of_many(Scratch<L>& scratch, int64_t groups, int m, int n, 
     load_columns<L>(reinterpret_cast<const float*>(scratch.keys.get() + first * m), m, lanes, m,
                     reinterpret_cast<F32<L>*>(scratch.columns.get()));
     prune_lowest<L>(scratch.columns.get(), m, n, scratch.pruned.get());
-    store_keep<L>(scratch.pruned.get(), lanes, m, keep + first * m, m);
+    store_keep<L>(scratch.pruned.get(), 1, lanes, m, keep + first * m, m);
   }
 }
 

@@ -3,7 +3,11 @@
 
 #include <cstdint>
 
-#include "select_lowest.h"
+// Entry i is chosen when keys[i] < key, or keys[i] == key and i <= last_tie.
+struct Selection {
+  int32_t key;
+  int64_t last_tie;
+};
 
 // What a weight is ranked by.
 enum class Score {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "elements.h"
 #include "huge_pages.h"
 #include "kernels.h"
 #include "lanes.h"
+#include "team.h"
 
 constexpr int64_t KC = 384;    // rows in a chunk
 constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of every width
@@ -45,6 +47,9 @@ struct Panels {
     left = memory_.get();
     right = left + rows * padded;
   }
+  // Give the memory back to the system; there are no panels any more.
+  void release() { release_huge_pages(left, 2 * rows * padded * sizeof(float)); }
+
   int64_t padded;  // features, up to whole strips
   int64_t rows;    // packed at a time: whole chunks, or all there are
   float *left, *right;  // [chunk][panel][row of the chunk][MR or NR]
@@ -55,6 +60,11 @@ struct Panels {
   };
   std::unique_ptr<float[], Free> memory_;
 };
+
+// hessian_accumulate of the `rows` of the job, by all threads of a team, which share `panels` and
+// `next`, the square of H whose turn it is. Panels of more features than the job's will do.
+void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
+                        const Team& team, std::atomic<int64_t>& next);
 
 // Panels of a strip of features for `depth` rows, `first` and after, of a chunk that begins
 // `offset` rows into the panels. GROUP rows at a time, so that a left panel is written in lines.

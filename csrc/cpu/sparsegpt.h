@@ -3,19 +3,23 @@
 //   for every block b of columns:
 //     carry  = -U_{<b,b} U_bb^-1                        carry_tiles
 //     values = W_b + D_{<b} carry                       load_tiles, add_products: R C^2 flops,
-//     mask, updates within the block                    key_tiles, solve_tiles    nearly all
-//     D_b = new values - W_b
+//     mask, updates within the block                    count_keys, copy_keys,    nearly all
+//     D_b = new values - W_b                            solve_tiles
 //   at the end W + D                                    finish_tiles
 //
 // Rows are held T = 3 L at a time, as columns of T lanes: D is [R / T][C][T], so that a product
 // finds both operands in the order in which it reads them, and a solve its rows in the lanes:
 // nothing is copied between the two. D has the memory of the result.
+//
+// A tile is one thread's from the first block to the last, in the cache of its core. Threads wait
+// for each other where all need what all made: the inverses, the carry, the choice of a mask.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "product.h"
+#include "team.h"
 
 // Which weights of a block are pruned.
 enum class Rule {
@@ -53,6 +57,7 @@ struct Columns {
   int64_t start, width;
   int64_t padded;        // width up to a multiple of N
   const float* inverse;  // [width, padded], U_bb^-1, zeros in the padding
+  const float* groups;   // the same as [padded / N][width][N]
   float* carry;          // [padded / N][stride_carry / N][N]
   int64_t stride_carry;  // floats between two groups of N columns
 };
@@ -60,23 +65,26 @@ struct Columns {
 // The block of one matrix.
 struct Block {
   const Matrix& matrix;
-  float* values;  // [tiles][padded][T]
+  float* values;   // [tiles][padded][T]
+  double* losses;  // [tiles]
   // COUNT, THRESHOLD: pruned are the keys below `key`, and those equal to it up to `last_tie`, a
   // row-major index in the block.
   int32_t key = 0;
-  int64_t last_tie = -1;
+  int32_t last_tie = -1;
 };
 
 int tile_rows();     // T of the instruction set in use
 int tile_columns();  // N
 
-// Each does all its tiles, shared among the job's threads.
-void carry_tiles(const SparseGPT& job, const Columns& columns);
-void load_tiles(const SparseGPT& job, const Columns& columns, const Block& block);
-void add_products(const SparseGPT& job, const Columns& columns, const Block& block);
-void key_tiles(const SparseGPT& job, const Columns& columns, const Block& block, int32_t* keys);
-double solve_tiles(const SparseGPT& job, const Columns& columns, const Block& block);
-void finish_tiles(const SparseGPT& job, const Matrix& matrix);
+// Each does the team's own tiles.
+void carry_tiles(const SparseGPT& job, const Columns& columns, const Team& team);
+void load_tiles(const SparseGPT& job, const Columns& columns, const Block& block,
+                const Team& team);
+void add_products(const SparseGPT& job, const Columns& columns, const Block& block,
+                  const Team& team);
+void solve_tiles(const SparseGPT& job, const Columns& columns, const Block& block,
+                 const Team& team);
+void finish_tiles(const SparseGPT& job, const Matrix& matrix, const Team& team);
 
 // Prune all matrices; returns the loss of each, the sum of squared errors.
 std::vector<double> sparsegpt(const SparseGPT& job);

@@ -1,4 +1,4 @@
-// A block of L rows in registers and the L1 cache: weights, masks, keys.
+// A tile of T rows in the L1 cache: masks, keys and errors beside its values.
 #pragma once
 
 #include <algorithm>
@@ -6,18 +6,24 @@
 #include "lanes.h"
 #include "sparsegpt.h"
 
-// Per-thread scratch, all of L rows.
+// Per-thread scratch, all [width][VECTORS] vectors of L rows.
 template <int L>
 struct Scratch {
+  static constexpr int V = Tiling<L>::VECTORS;
   Scratch(const SparseGPT& job, const Columns& columns)
-      : weights(columns.width), errors(columns.width), pruned(columns.width),
-        given(columns.width), keys(std::max<int64_t>(columns.width, job.m)) {}
-  AlignedArray<F32<L>> weights;
+      : errors(columns.width * V), pruned(columns.width * V),
+        given(job.grow || job.rule == Rule::GIVEN ? columns.width * V : 0),
+        keys(std::max<int64_t>(columns.width * V, 2 * job.m)) {}
   AlignedArray<F32<L>> errors;
   AlignedArray<I32<L>> pruned;
   AlignedArray<I32<L>> given;  // what keep prunes
-  AlignedArray<I32<L>> keys;
+  AlignedArray<I32<L>> keys;   // or, of one group, its keys and which are pruned
 };
+
+template <int L>
+RAC_INLINE F32<L>* tile_values(const Columns& columns, const Block& block, int64_t tile) {
+  return reinterpret_cast<F32<L>*>(block.values + tile * columns.padded * Tiling<L>::T);
+}
 
 // score = w^2 / R_jj^2, ordered as its bits; the mask keeps a NaN from becoming a negative key.
 template <int L>
@@ -26,32 +32,33 @@ RAC_INLINE I32<L> score_key(const F32<L>& weight, float scale) {
 }
 
 template <int L>
-RAC_INLINE void load_values(const Columns& columns, const Block& block, int64_t tile, int vector,
-                            Scratch<L>& scratch) {
-  constexpr int T = Tiling<L>::T;
-  const float* values = block.values + tile * columns.padded * T + vector * L;
-  for (int64_t j = 0; j < columns.width; ++j) {
-    std::memcpy(&scratch.weights[j], values + j * T, sizeof(F32<L>));
-  }
-}
-
-template <int L>
 RAC_INLINE void load_given(const SparseGPT& job, const Columns& columns, const Block& block,
-                           int64_t row, int64_t rows, Scratch<L>& scratch) {
-  const uint8_t* keep = block.matrix.keep + row * job.columns + columns.start;
-  for (int64_t j = 0; j < columns.width; ++j) {
-    I32<L> lanes{};
-    for (int64_t r = 0; r < rows; ++r) lanes[r] = -(keep[r * job.columns + j] == 0);
-    scratch.given[j] = lanes;
+                           int64_t tile, Scratch<L>& scratch) {
+  constexpr int T = Tiling<L>::T;
+  const int64_t rows = std::min<int64_t>(T, block.matrix.rows - tile * T);
+  const uint8_t* keep = block.matrix.keep + tile * T * job.columns + columns.start;
+  int32_t* given = reinterpret_cast<int32_t*>(scratch.given.get());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < columns.width; ++j) {
+      given[j * T + r] = -(keep[r * job.columns + j] == 0);
+    }
+  }
+  for (int64_t r = rows; r < T; ++r) {
+    for (int64_t j = 0; j < columns.width; ++j) given[j * T + r] = 0;
   }
 }
 
-// Keys of the whole block: of the scores; growing, 0 for what is pruned already, else 1 more.
+// Keys of a tile: of the scores; growing, 0 for what is pruned already, else 1 more.
 template <int L>
-RAC_INLINE void block_keys(const SparseGPT& job, const Columns& columns, Scratch<L>& scratch) {
+RAC_INLINE void block_keys(const SparseGPT& job, const Columns& columns, const Block& block,
+                           int64_t tile, Scratch<L>& scratch) {
+  constexpr int V = Tiling<L>::VECTORS;
+  const F32<L>* values = tile_values<L>(columns, block, tile);
   for (int64_t j = 0; j < columns.width; ++j) {
     const float scale = columns.inverse[j * (columns.padded + 1)];
-    scratch.keys[j] = score_key<L>(scratch.weights[j], scale);
-    if (job.grow) scratch.keys[j] = (scratch.keys[j] + 1) & ~scratch.given[j];
+    for (int64_t i = j * V; i < (j + 1) * V; ++i) {
+      scratch.keys[i] = score_key<L>(values[i], scale);
+      if (job.grow) scratch.keys[i] = (scratch.keys[i] + 1) & ~scratch.given[i];
+    }
   }
 }

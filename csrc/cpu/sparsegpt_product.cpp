@@ -16,27 +16,25 @@ namespace {
 
 constexpr int64_t KC = 256;
 
-// Rows k0 .. k0 + T of the carry.
+// Rows k0 .. k0 + T of the carry. `left` [width][T] holds those of U: where the matrix is a power
+// of two wide, its rows lie in one set of a cache, which holds but eight of them.
 template <int L>
-RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t k0) {
+RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t k0, float* left) {
   constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
-  const float* left = job.lower + columns.start * job.stride_lower + k0;
-  int64_t stride = job.stride_lower;
   const int64_t valid = std::min<int64_t>(T, columns.start - k0);
-  AlignedArray<float> tail(valid < T ? columns.width * T : 0);
-  if (valid < T) {  // the lanes beyond may lie behind the matrix
-    for (int64_t i = 0; i < columns.width; ++i) {
-      std::memcpy(tail.get() + i * T, left + i * stride, valid * sizeof(float));
-    }
-    left = tail.get();
-    stride = T;
+  for (int64_t i = 0; i < columns.width; ++i) {
+    const float* from = job.lower + (columns.start + i) * job.stride_lower + k0;
+    if (valid == T) std::memcpy(left + i * T, from, T * sizeof(float));
+    else std::memcpy(left + i * T, from, valid * sizeof(float));
   }
   for (int64_t j = 0; j < columns.padded; j += N) {
     F32<L> sum[N][V];
     const int64_t depth = std::min(columns.width, j + N);  // U_bb^-1 is upper triangular
-    multiply<L>(left, stride, columns.inverse + j, columns.padded, depth, sum);
+    multiply<L>(left, T, columns.groups + j * columns.width, N, depth, sum);
     alignas(64) float negative[N][T];
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 3
       for (int v = 0; v < V; ++v) *reinterpret_cast<F32<L>*>(&negative[n][v * L]) = -sum[n][v];
     }
     float* out = columns.carry + j / N * columns.stride_carry + k0 * N;
@@ -47,17 +45,23 @@ RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t
 }
 
 template <int L>
-RAC_INLINE void carry_all(const SparseGPT& job, const Columns& columns) {
-#pragma omp for schedule(static)
-  for (int64_t k0 = 0; k0 < columns.start; k0 += Tiling<L>::T) carry_tile<L>(job, columns, k0);
+RAC_INLINE void carry_all(const SparseGPT& job, const Columns& columns, const Team& team) {
+  constexpr int T = Tiling<L>::T;
+  AlignedArray<float> left(columns.width * T);
+  const int64_t tiles = (columns.start + T - 1) / T;
+  for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
+    carry_tile<L>(job, columns, tile * T, left.get());
+  }
 }
 
-void carry_baseline(const SparseGPT& job, const Columns& columns) { carry_all<4>(job, columns); }
-RAC_AVX2 void carry_avx2(const SparseGPT& job, const Columns& columns) {
-  carry_all<8>(job, columns);
+void carry_baseline(const SparseGPT& job, const Columns& columns, const Team& team) {
+  carry_all<4>(job, columns, team);
 }
-RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns) {
-  carry_all<16>(job, columns);
+RAC_AVX2 void carry_avx2(const SparseGPT& job, const Columns& columns, const Team& team) {
+  carry_all<8>(job, columns, team);
+}
+RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns, const Team& team) {
+  carry_all<16>(job, columns, team);
 }
 
 // values += D_{k0..k0+depth} carry for a tile of rows.
@@ -85,24 +89,28 @@ RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Bl
 }
 
 template <int L>
-RAC_INLINE void add_all(const SparseGPT& job, const Columns& columns, const Block& block) {
+RAC_INLINE void add_all(const SparseGPT& job, const Columns& columns, const Block& block,
+                        const Team& team) {
   const int64_t tiles = (block.matrix.rows + Tiling<L>::T - 1) / Tiling<L>::T;
   for (int64_t k0 = 0; k0 < columns.start; k0 += KC) {
     const int64_t depth = std::min(KC, columns.start - k0);
-    // Always the same tiles to a thread: it need not wait for the others.
-#pragma omp for schedule(static) nowait
-    for (int64_t tile = 0; tile < tiles; ++tile) add_chunk<L>(job, columns, block, tile, k0, depth);
+    for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
+      add_chunk<L>(job, columns, block, tile, k0, depth);
+    }
   }
 }
 
-void add_baseline(const SparseGPT& job, const Columns& columns, const Block& block) {
-  add_all<4>(job, columns, block);
+void add_baseline(const SparseGPT& job, const Columns& columns, const Block& block,
+                  const Team& team) {
+  add_all<4>(job, columns, block, team);
 }
-RAC_AVX2 void add_avx2(const SparseGPT& job, const Columns& columns, const Block& block) {
-  add_all<8>(job, columns, block);
+RAC_AVX2 void add_avx2(const SparseGPT& job, const Columns& columns, const Block& block,
+                       const Team& team) {
+  add_all<8>(job, columns, block, team);
 }
-RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const Block& block) {
-  add_all<16>(job, columns, block);
+RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const Block& block,
+                           const Team& team) {
+  add_all<16>(job, columns, block, team);
 }
 
 }  // namespace
@@ -110,14 +118,11 @@ RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const B
 int tile_rows() { return pick(Tiling<4>::T, Tiling<8>::T, Tiling<16>::T); }
 int tile_columns() { return pick(Tiling<4>::N, Tiling<8>::N, Tiling<16>::N); }
 
-void carry_tiles(const SparseGPT& job, const Columns& columns) {
-  const auto run = pick(carry_baseline, carry_avx2, carry_avx512);
-#pragma omp parallel num_threads(job.threads)
-  run(job, columns);
+void carry_tiles(const SparseGPT& job, const Columns& columns, const Team& team) {
+  pick(carry_baseline, carry_avx2, carry_avx512)(job, columns, team);
 }
 
-void add_products(const SparseGPT& job, const Columns& columns, const Block& block) {
-  const auto run = pick(add_baseline, add_avx2, add_avx512);
-#pragma omp parallel num_threads(job.threads)
-  run(job, columns, block);
+void add_products(const SparseGPT& job, const Columns& columns, const Block& block,
+                  const Team& team) {
+  pick(add_baseline, add_avx2, add_avx512)(job, columns, block, team);
 }
