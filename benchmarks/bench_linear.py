@@ -25,7 +25,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from benchmarks.common import bench_options, device_seconds, median_seconds, report, time_once
+from benchmarks.common import (
+    bench_options,
+    device_seconds,
+    median_seconds,
+    readable_gbps,
+    report,
+    time_once,
+)
 from rac_kernels import (
     Packed2to4,
     PackedBitmap,
@@ -45,14 +52,6 @@ CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
 Function = Callable[[], Tensor]
-
-
-def readable_gbps(device: str) -> float:
-    """Measured GB/s of reading a tensor far larger than any cache, the best of three medians."""
-    size = (4 << 30) if device.startswith("cuda") else (256 << 20)
-    source = torch.ones(size // 4, device=device)
-    medians = (device_seconds({"sum": source.sum}, 7, device)["sum"] for _ in range(3))
-    return size / min(medians) / 1e9
 
 
 def copies(packed: Packed2to4 | PackedBitmap | Tensor, device: str) -> list:
