@@ -31,6 +31,7 @@ from rac.models import linears, load_model
 SHAPES = {
     "R1-Distill-Qwen-1.5B": (1536, 8960, 28, 12, 2, 151936),
     "R1-Distill-Qwen-7B": (3584, 18944, 28, 28, 4, 152064),
+    "R1-Distill-Qwen-14B": (5120, 13824, 48, 40, 8, 152064),
     "SmolLM2-135M, 6 layers": (576, 1536, 6, 9, 3, 49152),
 }
 MODELS = {"cpu": ("embedded", "SmolLM2-135M, 6 layers"), "cuda": tuple(SHAPES)[:2]}

@@ -1,10 +1,27 @@
 """What the benchmarks measure, small enough for an interpreter: their constants, replaced."""
 
 import importlib
+import tempfile
+from pathlib import Path
 from types import ModuleType
+
+import torch
 
 SMALL: dict[str, dict[str, object]] = {
     "bench_hessian": {"GPU_SHAPES": [(512, 64), (515, 40)], "GPU_FLOAT_SHAPES": [(64, 32)]},
+    "bench_ceilings": {"NODES": 3},
+    "tune": {
+        "HESSIANS": {"wide": ((72, 40, torch.bfloat16),), "float32": ((64, 20, torch.float32),)},
+        "SOLVES": ((24, 64),),
+        "FACTORS": (64,),
+    },
+    "bench_model": {"WHOLE": 1000, "TOKENS": 60, "PROMPT": 9, "WARM_UP": 4},
+    "bench_embedded": {
+        "PATTERNS": ("2:4",),
+        "CALIBRATIONS": ("rac",),
+        "RESULTS": Path("no such folder"),  # an accuracy of two problems agrees with nothing
+        **{"TOKENS": 60, "PROBLEMS": 2, "NEW_TOKENS": 3, "BATCH": 2},
+    },
     "bench_capture": {
         "HIDDEN": {"cuda": (64,)},
         "FFN": {"cuda": (96,)},
@@ -52,6 +69,10 @@ def reduce_shapes(name: str) -> ModuleType | None:
         for constant, value in SMALL.get(part, {}).items():
             assert hasattr(changed, constant), f"{part} has no {constant}"
             setattr(changed, constant, value)
+    if hasattr(module, "MODEL"):
+        from conftest import save_source
+
+        module.MODEL = str(save_source(Path(tempfile.mkdtemp(prefix="rac-tiny-"))))
     if hasattr(module, "CACHE_BYTES"):
         module.CACHE_BYTES = CACHE_BYTES if isinstance(module.CACHE_BYTES, dict) else 1.0
     common = importlib.import_module("benchmarks.common")

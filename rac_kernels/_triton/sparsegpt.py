@@ -93,7 +93,7 @@ class _Job:
         self.weight, self.upper, self.dead = weight, upper, dead
         self.keep, self.delta, self.pruned = keep, delta, pruned
         self.pattern, self.sizes, self.compat = pattern, sizes, compat
-        self.config = tuning.SOLVE[tuning.capability(weight.device)]
+        self.config = tuning.pick_solve(weight.device)
         self.starts = device_table([sum(sizes[:i]) for i in range(len(sizes) + 1)], weight.device)
         self.counts: dict[int, Tensor] = {}  # by the width of a block: there are two at most
 

@@ -8,10 +8,12 @@ MODULE = "rac_kernels._triton.factor_hessian:"
 
 
 def compile_cases() -> list[Case]:
-    """Each kernel with its tuning entry."""
+    """Each kernel with its tuning entries."""
+    entries = [(k, n, c) for k, configs in tuning.FACTOR.items() for n, c in enumerate(configs)]
     cases = []
-    for capability, c in tuning.FACTOR.items():
-        shared = {"capability": capability, "indivisible": ("size",)}
+    for capability, number, c in entries:
+        label = f"{number}" if number else ""
+        shared = {"capability": capability, "indivisible": ("size",), "label": label}
         sizes = dict.fromkeys(("start", "size", "stride"), "i32")
         both = {"h_ptr": "*fp32", "inverse_ptr": "*fp32"}
         cases += [
@@ -38,6 +40,7 @@ def compile_cases() -> list[Case]:
                 c.num_warps,
                 c.num_stages,
                 ("first_tile", "depth"),
+                label=label,
             ),
         ]
     return cases
