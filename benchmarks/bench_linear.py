@@ -47,7 +47,8 @@ from rac_kernels import (
 # R x C of the ffn of R1-Distill-Qwen 1.5B, 7B, 14B and 32B: gate or up, down.
 SHAPES = [(d, f) for d, f in ((1536, 8960), (3584, 18944), (5120, 13824), (5120, 27648))]
 SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
-TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
+TOKENS = {"cpu": (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)}
+TOKENS["cuda"] = (*TOKENS["cpu"], 4096)
 CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
@@ -198,14 +199,15 @@ def row_of(
 def main() -> None:
     parser = bench_options(__doc__)
     parser.add_argument("--shape", type=int, nargs=2, action="append", help="R C, repeatable")
-    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--tokens", type=int, nargs="+", help="T, several")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
+    tokens = options.tokens or TOKENS[options.device.split(":")[0]]
     start = time.perf_counter()
     for shape in shapes[:1] if options.quick else shapes:
         gbps = readable_gbps(options.device)
-        for row in bench(shape, options.tokens, options, gbps):
+        for row in bench(shape, tokens, options, gbps):
             report(row, options.out, "linear")
     print(f"{time.perf_counter() - start:.0f} s")
 

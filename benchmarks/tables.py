@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.goals import goals_table
 from benchmarks.kernel_tables import KERNEL_TABLES
 from benchmarks.rows import latest, markdown, read_results
 from benchmarks.sparse_tables import SPARSE_TABLES
@@ -143,6 +144,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "end_to_end": end_to_end_table,
     **KERNEL_TABLES,
     **SPARSE_TABLES,
+    "goals": goals_table,
 }
 
 

@@ -5,7 +5,7 @@
 The candidates are those of rac_kernels/_triton/tuning.py, and all take turns on the same random
 data; one that a GPU refuses, or whose result is not the default's within rounding, is left out. A
 row a candidate. `--write` puts the fastest into FILE, under the GPU's name, beside what FILE has of
-others: RAC_TUNED=FILE has it used, and copied over rac_kernels/_triton/tuned.json it is used by all.
+others: RAC_TUNED=FILE has it used, copied over rac_kernels/_triton/tuned.json it is used by all.
 """
 
 import argparse

@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, object]] = {
     "bench_factor": {"GPU_SIZES": (64, 130)},
     "bench_masks": {"GPU_SHAPES": [(24, 64), (16, 96)]},
     "bench_pack": {"GPU_SHAPES": [(64, 128)]},
-    "bench_linear": {"SHAPES": [(64, 128)], "TOKENS": (1, 8)},
+    "bench_linear": {"SHAPES": [(64, 128)], "TOKENS": {"cuda": (1, 8, 70)}},
     "bench_linear_cuda": {"SHAPES": [(64, 128)], "TOKENS": (1, 8)},
     "bench_throughput": {
         "QWEN": "tiny",
