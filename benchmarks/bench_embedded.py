@@ -86,7 +86,7 @@ def prune(model: nn.Module, dense: dict[str, Tensor], collector: Any, pattern: s
 
 
 def accuracy(model: nn.Module, tokenizer: Any) -> float:
-    """Share of the held-out problems whose text after </think> is the answer."""
+    """Share of the held-out problems whose text after </think> is the boxed answer."""
     stream = generate_problems("heldout")
     problems = [next(stream) for _ in range(PROBLEMS)]
     ids = [render(tokenizer, problem.prompt, False) for problem in problems]
@@ -95,7 +95,7 @@ def accuracy(model: nn.Module, tokenizer: Any) -> float:
         if end in trace.output_ids:
             final = trace.output_ids[trace.output_ids.index(end) + 1 :]
             text = tokenizer.decode(final, skip_special_tokens=True)
-            right += text.strip() == problems[trace.index].answer
+            right += text.strip() == rf"\boxed{{{problems[trace.index].answer}}}"
     return right / PROBLEMS
 
 

@@ -220,7 +220,10 @@ class PretendGPU(TorchFunctionMode):
             return torch.device("cpu") if host else CUDA
         if owner in ("is_cuda", "is_cpu"):
             return host == (owner == "is_cpu")
-        return function(*args)
+        result = function(*args)
+        for made in _tensors(result):  # .data, .mT
+            made.on_host = host
+        return result
 
 
 def _on_cpu(value: Any) -> Any:
