@@ -12,21 +12,18 @@ copies from the host, a kernel's first launch. Streams do nothing: races are not
 """
 
 import contextlib
-import functools
 import importlib.machinery
 import os
 import runpy
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from pretend_graph import REFUSED, Graph, capture, kernel, plain, tensors
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten
 
 TESTS = Path(__file__).resolve().parent
 CUDA = torch.device("cuda", 0)
@@ -34,7 +31,6 @@ CUDA = torch.device("cuda", 0)
 # and of the tests' nothing is.
 ABSENT = {"compressed_tensors", "datasets", "hypothesis", "llmcompressor", "math_verify"}
 ABSENT |= {"matplotlib", "pandas", "psutil", "pyarrow", "pydantic", "rich", "typer", "vllm"}
-REFUSED = "operation not permitted when stream is capturing: "
 
 
 def hide(packages: set[str]) -> None:
@@ -47,109 +43,6 @@ def hide(packages: set[str]) -> None:
 
     finder.find_spec = classmethod(find_spec)
 
-
-class Graph:
-    """Stands for torch.cuda.CUDAGraph."""
-
-    capturing: "Graph | None" = None
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.calls: list[tuple[Callable[[], Any], list[torch.Tensor]]] = []
-        self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-
-    def keep(self, tensors: list[torch.Tensor]) -> None:
-        """Remember what the capture is about to overwrite: nothing runs while it is captured."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            self.before.setdefault(storage.data_ptr(), (storage, storage.clone()))
-
-    def restore(self) -> None:
-        """Undo what was run to capture it."""
-        for storage, before in self.before.values():
-            storage.copy_(before)
-        self.before.clear()
-
-    def replay(self) -> None:
-        """Call everything again, into the memory of the first time."""
-        with torch.inference_mode(), torch._C.DisableTorchFunction():
-            for call, results in self.calls:
-                for old, new in zip(results, _tensors(call()), strict=True):
-                    there, fresh = old.untyped_storage(), new.untyped_storage()
-                    if there.data_ptr() != fresh.data_ptr():
-                        there.copy_(fresh)  # of the storage: a result may be expanded
-
-    def reset(self) -> None:
-        """Forget."""
-        self.calls.clear()
-
-
-def _tensors(tree: object) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)]
-
-
-class _Recorder(TorchDispatchMode):
-    """Notes what the operators do during a capture."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero"):
-            raise RuntimeError(REFUSED + name)
-        call = functools.partial(function, *args, **kwargs or {})
-        written = [
-            t
-            for argument, value in zip(function._schema.arguments, args, strict=False)
-            if argument.alias_info is not None and argument.alias_info.is_write
-            for t in _tensors(value)
-        ]
-        with torch._C.DisableTorchFunction():
-            Graph.capturing.keep(written)
-            result = call()
-        Graph.capturing.calls.append((call, _tensors(result)))
-        return result
-
-
-@contextlib.contextmanager
-def capture(graph: Graph, *_: object, **__: object) -> Iterator[None]:
-    """Stands for torch.cuda.graph."""
-    Graph.capturing = graph
-    try:
-        with _Recorder():
-            yield
-    finally:
-        Graph.capturing = None
-        with plain():
-            graph.restore()
-
-
-@contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Nothing is pretended."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
-        yield
-
-
-def kernel(launch: Callable[[], Any], what: object = None, given: Any = ()) -> None:
-    """Run a kernel that operators do not see, and note it during a capture.
-
-    `what` tells the kernel from others, `given` are its arguments.
-    """
-    if Graph.capturing is not None and what is not None and what not in kernel.launched:
-        raise RuntimeError(f"{REFUSED}the first launch of {getattr(what, '__name__', what)}")
-    kernel.launched.add(what)
-
-    def run() -> None:
-        with plain():
-            launch()
-
-    if Graph.capturing is not None:
-        with plain():
-            Graph.capturing.keep(_tensors(given))
-    run()
-    if Graph.capturing is not None:
-        Graph.capturing.calls.append((run, []))
-
-
-kernel.launched = set()
 
 # What waits for the device, or copies from the host.
 WAITING = {"cpu", "tolist", "item", "numpy", "__bool__", "__int__", "__float__", "__array__"}
@@ -171,7 +64,7 @@ class PretendGPU(TorchFunctionMode):
         name = getattr(function, "__name__", "")
         if name == "__get__":
             return self._property(function, args)
-        given = [t for t in (*args, *kwargs.values()) for t in _tensors(t)]
+        given = [t for t in (*args, *kwargs.values()) for t in tensors(t)]
         if name == "__set__" and function.__self__.__name__ == "data":
             args[0].on_host = on_host(args[1])
         device = self._device(name, args, kwargs)
@@ -186,7 +79,7 @@ class PretendGPU(TorchFunctionMode):
         kwargs = {key: _on_cpu(value) for key, value in kwargs.items()}
         result = function(*args, **kwargs)
         host = all(map(on_host, given)) if device is None else device.type == "cpu"
-        for made in _tensors(result):
+        for made in tensors(result):
             if all(made is not tensor for tensor in given):
                 made.on_host = host
             elif device is not None and on_host(made) != host:
@@ -221,7 +114,7 @@ class PretendGPU(TorchFunctionMode):
         if owner in ("is_cuda", "is_cpu"):
             return host == (owner == "is_cpu")
         result = function(*args)
-        for made in _tensors(result):  # .data, .mT
+        for made in tensors(result):  # .data, .mT
             made.on_host = host
         return result
 

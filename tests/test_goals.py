@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from benchmarks.goals import GOALS, Goal, goals_table, judge
+from benchmarks.goal import Goal
+from benchmarks.goal_list import GOALS
+from benchmarks.goals import goals_table, judge
 
 GOAL = Goal(
     "an op",
