@@ -206,6 +206,31 @@ def _machine_code_row(row: dict) -> list[str]:
     ]
 
 
+def static_model_table(folder: Path) -> str:
+    """The Triton kernels' machine code on an H200 beside what their floors ask for."""
+    rows = latest(read_results(folder, "static_model"), "kernel", "case", "arch")
+    header = (
+        "kernel|case|bound by|registers>|shared, bytes>|warps an SM>|tensor core>"
+        "|16-byte loads>|narrower>|under way an SM, bytes>|hidden, us>|misses"
+    )
+    return markdown(header, (_static_model_row(row) for row in rows if row["arch"] == "sm_90"))
+
+
+def _static_model_row(row: dict) -> list[str]:
+    numbers = (row["registers"], row["shared"], row["blocks_per_sm"] * row["warps"])
+    counts = (row["tensor_core"], row["wide_loads"], row["narrow_loads"])
+    under_way, hidden = row.get("under_way"), row.get("hidden_us")
+    return [
+        f"`{row['kernel']}`",
+        row["case"],
+        row["bound"],
+        *(f"{number:,}" for number in (*numbers, *counts)),
+        "" if under_way is None else f"{under_way:,}",
+        "" if hidden is None else f"{hidden:.1f}",
+        ", ".join(row["misses"]) or "none",
+    ]
+
+
 KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "hessian": hessian_table,
     "capture": capture_table,
@@ -215,5 +240,6 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "factor": factor_table,
     "masks": masks_table,
     "machine_code": machine_code_table,
+    "static_model": static_model_table,
     "alps": alps_table,
 }
