@@ -66,6 +66,15 @@ def test_a_field_that_is_not_there_is_named_with_its_file(gpu):
         tuning.pick_solve(CUDA)
 
 
+@pytest.mark.parametrize(
+    ("rows", "solved"), [(18944, 64), (8448, 64), (4224, 32), (3584, 32), (512, 32), (1, 32)]
+)
+def test_few_rows_are_shared_by_more_programs(rows, solved):
+    """132 multiprocessors: 64 rows a program unless twice as many programs still run at once."""
+    assert tuning.SOLVE[90][0].rows_of(rows, 132) == solved
+    assert tuning.SOLVE[80][0].rows_of(rows, 108) == 64  # 32 rows spill there
+
+
 def test_what_the_package_brings_fits_the_configurations(gpu, monkeypatch):
     names = json.loads(tuned.FILE.read_text())
     gpu("", {})

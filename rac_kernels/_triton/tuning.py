@@ -153,6 +153,7 @@ class SolveConfig:
         segment: columns of D that one accumulator takes at most; a multiple of block_k.
         carry_i: rows of U that a program of the carry takes.
         solve_r: rows that a program solves; their columns stay in registers.
+        least_r: where that leaves multiprocessors idle, no fewer rows than these.
         solve_warps: of the solve.
     """
 
@@ -165,6 +166,14 @@ class SolveConfig:
     carry_i: int = 64
     solve_r: int = 64
     solve_warps: int = 4
+    least_r: int = 32
+
+    def rows_of(self, rows: int, programs: int) -> int:
+        """Rows that a program solves of ``rows``: halved while twice as many can run at a time."""
+        taken = self.solve_r
+        while taken > self.least_r and 2 * -(-rows // taken) <= programs:
+            taken //= 2
+        return taken
 
 
 SOLVE = {
@@ -173,7 +182,7 @@ SOLVE = {
         SolveConfig(128, 128, 32, num_warps=8, num_stages=3),
         SolveConfig(64, 128, 32, num_warps=4, num_stages=3, solve_r=32),
     ),
-    80: (SolveConfig(64, 128, 16, num_warps=8, num_stages=3),),
+    80: (SolveConfig(64, 128, 16, num_warps=8, num_stages=3, least_r=64),),
 }
 
 
@@ -209,7 +218,7 @@ class FactorConfig:
 
 
 FACTOR = {
-    90: (FactorConfig(), FactorConfig(panel=1024), FactorConfig(num_stages=2, panel=256)),
+    90: (FactorConfig(), FactorConfig(panel=1024), FactorConfig(block=32, panel=256)),
     80: (FactorConfig(block_k=16), FactorConfig(block_k=16, panel=1024)),
 }
 

@@ -29,6 +29,7 @@ def compile_cases() -> list[Case]:
                 MODULE + "panel_kernel",
                 both | sizes,
                 {"BLOCK": c.block, "BLOCK_J": c.block_j},
+                tensor_cores=True if c.block >= 64 else None,  # 32 rows are too few for wgmma
                 **shared,
             ),
             Case(
