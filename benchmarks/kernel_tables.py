@@ -181,56 +181,6 @@ def _sample_row(row: dict) -> list[str]:
     ]
 
 
-def machine_code_table(folder: Path) -> str:
-    """Registers, spills and shared memory of the CUDA linears in bf16."""
-    rows = latest(
-        read_results(folder, "machine_code"), "kernel", "arch", "dtype", "tokens", "warps"
-    )
-    chosen = [r for r in rows if r["dtype"] == "bfloat16" and r["planned_for"] is not None]
-    header = (
-        "kernel|for|tokens>|warps>|registers>|spills, bytes>|stages>|shared, bytes>|blocks an SM>"
-        "|of W under way an SM, bytes>|latency hidden, us>"
-    )
-    return markdown(header, (_machine_code_row(row) for row in chosen))
-
-
-def _machine_code_row(row: dict) -> list[str]:
-    numbers = ("registers", "stack", "stages", "shared", "blocks_per_sm", "weight_bytes_under_way")
-    return [
-        f"`{row['kernel']}`",
-        f"{row['planned_for']}, {row['arch']}",
-        f"<= {row['tokens']}",
-        str(row["warps"]),
-        *(f"{row[name]:,}" for name in numbers),
-        f"{row['latency_hidden_us']:.1f}",
-    ]
-
-
-def static_model_table(folder: Path) -> str:
-    """The Triton kernels' machine code on an H200 beside what their floors ask for."""
-    rows = latest(read_results(folder, "static_model"), "kernel", "case", "arch")
-    header = (
-        "kernel|case|bound by|registers>|shared, bytes>|warps an SM>|tensor core>"
-        "|16-byte loads>|narrower>|under way an SM, bytes>|hidden, us>|misses"
-    )
-    return markdown(header, (_static_model_row(row) for row in rows if row["arch"] == "sm_90"))
-
-
-def _static_model_row(row: dict) -> list[str]:
-    numbers = (row["registers"], row["shared"], row["blocks_per_sm"] * row["warps"])
-    counts = (row["tensor_core"], row["wide_loads"], row["narrow_loads"])
-    under_way, hidden = row.get("under_way"), row.get("hidden_us")
-    return [
-        f"`{row['kernel']}`",
-        row["case"],
-        row["bound"],
-        *(f"{number:,}" for number in (*numbers, *counts)),
-        "" if under_way is None else f"{under_way:,}",
-        "" if hidden is None else f"{hidden:.1f}",
-        ", ".join(row["misses"]) or "none",
-    ]
-
-
 KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "hessian": hessian_table,
     "capture": capture_table,
@@ -239,7 +189,5 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "sparsegpt": sparsegpt_table,
     "factor": factor_table,
     "masks": masks_table,
-    "machine_code": machine_code_table,
-    "static_model": static_model_table,
     "alps": alps_table,
 }
