@@ -5,6 +5,7 @@ import ctypes
 import datetime
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -214,10 +215,10 @@ def _triton() -> str | None:
 
 
 def _commit() -> str:
-    """Abbreviated commit, with + where the working tree differs from it."""
+    """Abbreviated commit, with + where the working tree differs from it; COMMIT without git."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return os.environ.get("COMMIT", "unknown")
+    return done.stdout.strip() or os.environ.get("COMMIT", "unknown")

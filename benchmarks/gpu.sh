@@ -19,8 +19,9 @@ cd "$(dirname "$0")/.."
 DRY_RUN=${DRY_RUN:-}
 if [ "${1:-}" = --dry-run ]; then DRY_RUN=1; shift; fi
 PYTHON=${PYTHON:-python3}
-PARTS=${*:-build tests sanitize ceilings tune hessian capture decode sample sparsegpt factor masks
-  solve7b solve32b pack linear linear_cuda throughput embedded model7b model1_5b model14b}
+PARTS=${*:-build tests sanitize ceilings tune hessian capture decode1_5b decode7b sample sparsegpt
+  factor masks solve7b solve32b pack linear linear_cuda throughput embedded model7b model1_5b
+  model14b}
 export OMP_WAIT_POLICY=passive PYTHONUNBUFFERED=1 TRITON_CACHE_DIR=${TRITON_CACHE_DIR:-$PWD/build/triton}
 module=("$PYTHON" -m)
 if [ -n "$DRY_RUN" ]; then
@@ -39,7 +40,10 @@ else
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 fi
 mkdir -p "$OUT"
-commit=$(git describe --always --dirty=+ --exclude='*' 2>/dev/null || echo unknown)
+# What is in the results does not make a commit another one; COMMIT says it where there is no git.
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo "${COMMIT:-unknown}")
+[ -n "$(git status --porcelain -- . ':!benchmarks/results' 2>/dev/null)" ] && commit=$commit+
+export COMMIT=$commit
 failed=0
 
 finished() {
@@ -59,6 +63,10 @@ run() { # run PART SECONDS COMMAND...
   echo "== $part: exit $status"
 }
 
+model_of() { # 1_5b -> R1-Distill-Qwen-1.5B
+  echo "R1-Distill-Qwen-$(tr _b .B <<<"$1")"
+}
+
 bench() { # bench PART MODULE [ARGUMENT ...]
   local part=$1 name=$2
   shift 2
@@ -67,22 +75,53 @@ bench() { # bench PART MODULE [ARGUMENT ...]
     ${quick[@]+"${quick[@]}"} "$@"
 }
 
+# Tests are finished group by group, in as many processes as pytest-xdist is there for; those that
+# need most of the memory come alone.
+test_group() {
+  case $1 in
+  tests/test_hessian*) echo hessian ;;
+  tests/test_capture* | tests/test_rmsnorm* | tests/test_swiglu* | tests/test_flush* | tests/test_nucleus*)
+    echo capture ;;
+  tests/test_triton_sparsegpt* | tests/test_triton_factor* | tests/test_sparsegpt* | tests/test_alps*)
+    echo solve ;;
+  tests/test_triton_masks* | tests/test_native*) echo masks ;;
+  tests/test_cuda_kernels* | tests/test_linear* | tests/test_pack* | tests/test_fp8*) echo linears ;;
+  *) echo rest ;;
+  esac
+}
+workers=()
+if [ -z "$DRY_RUN" ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then workers=(-n 4); fi
+
+run_tests() {
+  local group file chosen
+  if [ -n "$DRY_RUN" ]; then
+    # The interpreter is too slow for the rest; graphs, streams and devices are what it never shows.
+    run tests 900 "${module[@]}" pytest -m gpu "${files[@]}" \
+      -k "(graph or stream or flush or device) and (dtype0 or not dtype) or ops_gpu"
+    return
+  fi
+  for group in hessian capture solve masks linears rest; do
+    chosen=()
+    for file in "${files[@]}"; do
+      if [ "$(test_group "$file")" = $group ]; then chosen+=("$file"); fi
+    done
+    run "tests-$group" 300 "${module[@]}" pytest -m gpu --maxfail=20 ${workers[@]+"${workers[@]}"} \
+      -k "not beyond_32_bits" "${chosen[@]}"
+  done
+  run tests-large 120 "${module[@]}" pytest -m gpu -k beyond_32_bits "${files[@]}"
+}
+
 # Only the files with GPU tests are collected: the rest may need packages that are not there.
 mapfile -t files < <(grep -l 'mark\.gpu\|needs_triton\|every_impl' tests/test_*.py)
-only=()
-# The interpreter is too slow for the others.
-if [ -n "$DRY_RUN" ]; then only=(-k "$(grep -v '^#' tests/pretend_tests.txt | paste -sd' ')"); fi
 
 for part in $PARTS; do
   LIMIT=120
   case $part in
   build) run build 300 "$PYTHON" setup.py -q build_ext --inplace ;;
-  tests)
-    run tests 330 "${module[@]}" pytest -m gpu --maxfail=20 ${only[@]+"${only[@]}"} "${files[@]}"
-    ;;
+  tests) run_tests ;;
   sanitize)
     # Addresses, and races in shared memory, of our own CUDA kernels.
-    select="cuda_kernels and (exact or scale or strides or graphs) or pack_2to4_gpu and aligned"
+    select="cuda_kernels and (exact or scale or strides or graphs) or pack_2to4_gpu and 16_bytes"
     for tool in memcheck racecheck; do
       checked=(compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m)
       if [ -n "$DRY_RUN" ]; then
@@ -96,14 +135,16 @@ for part in $PARTS; do
       fi
     done
     ;;
-  tune) bench tune tune --write "$OUT/tuned.json" ;;
+  tune) LIMIT=240 bench tune tune --write "$OUT/tuned.json" ;;
   solve*) bench "$part" bench_sparsegpt --model "${part#solve}" ;;
   throughput) # random weights: no other model is there
     LIMIT=150 bench throughput bench_throughput --models R1-Distill-Qwen-1.5B
     ;;
+  decode*)
+    LIMIT=240 bench "$part" bench_decode --models "$(model_of "${part#decode}")"
+    ;;
   model*)
-    name=${part#model}
-    LIMIT=300 bench "$part" bench_model --model "R1-Distill-Qwen-$(tr _ . <<<"${name^^}")"
+    LIMIT=300 bench "$part" bench_model --model "$(model_of "${part#model}")"
     ;;
   *) bench "$part" "bench_$part" ;;
   esac

@@ -155,9 +155,9 @@ def _decode_row(row: dict) -> list[str]:
         device_name(row),
         row["model"],
         str(row["B"]),
-        *(f"{rate:,.0f}" for rate in rates),
+        *("" if rate is None else f"{rate:,.0f}" for rate in rates),
         f"{100 * row['overhead']:.1f}%",
-        f"{100 * row['hooks_overhead']:.1f}%",
+        "" if row["hooks_overhead"] is None else f"{100 * row['hooks_overhead']:.1f}%",
     ]
 
 

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 
+NAMES = [f"R1-Distill-Qwen-{size}" for size in ("1.5B", "7B", "14B")]
 SMALL: dict[str, dict[str, object]] = {
     "bench_hessian": {"GPU_SHAPES": [(512, 64), (515, 40)], "GPU_FLOAT_SHAPES": [(64, 32)]},
     "bench_ceilings": {"NODES": 3},
@@ -30,8 +31,7 @@ SMALL: dict[str, dict[str, object]] = {
         "REPLAYS": {"cuda": 1},
     },
     "bench_decode": {
-        "SHAPES": {"tiny": (32, 64, 3, 4, 2, 1024)},
-        "MODELS": {"cuda": ("tiny",)},
+        "SHAPES": dict.fromkeys(NAMES, (32, 64, 3, 4, 2, 1024)),
         "BATCHES": {"cuda": (2,)},
         "PROMPT": {"cuda": 20},
         "STEPS": {"cuda": 3},
@@ -48,7 +48,6 @@ SMALL: dict[str, dict[str, object]] = {
     "bench_linear": {"SHAPES": [(64, 128)], "TOKENS": {"cuda": (1, 8, 70)}},
     "bench_linear_cuda": {"SHAPES": [(64, 128)], "TOKENS": (1, 8)},
     "bench_throughput": {
-        "QWEN": "tiny",
         "LAYOUTS": {"first third": "first", "all": "all"},
         "BATCHES": (2,),
         "PROMPT": 8,

@@ -48,9 +48,10 @@ def test_no_part_imports_what_a_cuda_image_lacks():
 def test_every_benchmark_of_the_script_has_small_shapes():
     parts = re.search(r"PARTS=\$\{\*:-(.*?)\}", SCRIPT.read_text(), re.DOTALL)[1].split()
     plain = {f"bench_{part}" for part in parts} & {p.stem for p in SCRIPT.parent.glob("*.py")}
-    assert set(SMALL) == plain | {"tune", "bench_model"}
+    assert set(SMALL) == plain | {"tune", "bench_decode", "bench_model"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_some_parts(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)}
     command = ["bash", str(SCRIPT), "--dry-run", "ceilings", "pack", "no_such_part"]
