@@ -1,11 +1,12 @@
-"""Roofline plots: achieved GFLOP/s against flops per byte, under the ceilings of the same run.
+"""Roofline plots: achieved GFLOP/s against flops per byte, under the machine's ceilings.
 
     python -m benchmarks.roofline [--results benchmarks/results]
 
 Takes every row of results/*.jsonl that carries flops, bytes, time_ms, matmul_gflops and copy_gbps
-(of repeated measurements the last), and writes roofline_<device>.png beside them, one a device. A
-hollow marker is the row's baseline, at the same count of flops and bytes: what it does beyond them
-is its own affair.
+(of repeated measurements the last). Roofs are those of bench_ceilings.py where the machine has such
+rows, else those that each row measured in its own run. Writes roofline_<device>.png beside them,
+one a device. A hollow marker is the row's baseline, at the same count of flops and bytes: what it
+does beyond them is its own affair.
 """
 
 import argparse
@@ -32,7 +33,21 @@ def measured(folder: Path) -> list[dict]:
     rows = [
         row for path in sorted(folder.glob("*.jsonl")) for row in read_results(folder, path.stem)
     ]
-    return latest((row for row in rows if all(row.get(name) for name in NEEDED)), *SAME)
+    kept = latest((row for row in rows if all(row.get(name) for name in NEEDED)), *SAME)
+    found = ceilings(folder)
+    for row in kept:
+        product = (device_of(row), "matmul", row.get("matmul_dtype") or row["dtype"])
+        row["matmul_gflops"] = found.get(product, row["matmul_gflops"])
+        row["copy_gbps"] = found.get((device_of(row), "copy", None), row["copy_gbps"])
+    return kept
+
+
+def ceilings(folder: Path) -> dict[tuple, float]:
+    """(device, what, dtype) -> GB/s or GFLOP/s of the newest row of bench_ceilings.py."""
+    return {
+        (device_of(row), row["what"], row.get("dtype")): row.get("gflops") or row.get("gbps")
+        for row in read_results(folder, "ceilings")
+    }
 
 
 def device_of(row: dict) -> str:
