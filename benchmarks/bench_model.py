@@ -31,7 +31,7 @@ from rac_kernels import Pattern, pack_2to4, pack_bitmap
 
 WHOLE = 1_000_000
 TOKENS = 100_000
-PROMPT = 128
+PROMPT, BATCH = 128, 64
 WARM_UP = 64  # steps
 PATTERNS = ("0.5", "2:4")
 
@@ -167,7 +167,7 @@ def main() -> None:
     """Command line."""
     parser = bench_options(__doc__)
     parser.add_argument("--model", choices=bench_decode.SHAPES, default="R1-Distill-Qwen-7B")
-    parser.add_argument("--batch", type=int, default=64, help="rows decoded at once")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows decoded at once")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="measured")
     parser.add_argument("--new-tokens", type=int, default=1024, help="the most after a prompt")
     options = parser.parse_args()

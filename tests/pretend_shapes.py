@@ -16,7 +16,7 @@ SMALL: dict[str, dict[str, object]] = {
         "SOLVES": ((24, 64),),
         "FACTORS": (64,),
     },
-    "bench_model": {"WHOLE": 1000, "TOKENS": 60, "PROMPT": 9, "WARM_UP": 4},
+    "bench_model": {"WHOLE": 1000, "TOKENS": 60, "PROMPT": 9, "BATCH": 2, "WARM_UP": 4},
     "bench_embedded": {
         "PATTERNS": ("2:4",),
         "CALIBRATIONS": ("rac",),
