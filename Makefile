@@ -5,7 +5,7 @@ DEMO_OUT ?= demo
 export OMP_WAIT_POLICY := passive
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check bench format
+.PHONY: demo test check bench dry-run format
 .DEFAULT_GOAL := test
 
 .venv/installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/* csrc/*/*)
@@ -34,3 +34,7 @@ bench: .venv/installed
 	  $(BIN)/python -m benchmarks.bench_$$bench --out benchmarks/results || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables --write
+
+# What benchmarks/gpu.sh would run on a GPU, on a CPU that passes for one; some ten minutes.
+dry-run: .venv/installed
+	PYTHON=$(BIN)/python benchmarks/gpu.sh --dry-run

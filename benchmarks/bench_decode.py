@@ -5,8 +5,9 @@
 All decode the same prompts with the same engine, cache and sampler; the three take turns, a round
 of steps each. `hooks` is what pruning scripts do when they meet activations: a forward hook on
 every linear that adds X^T X in float32, one H a linear; it cannot run inside a CUDA graph, so its
-decoding is eager. A round has as many steps as fill the ring, or a multiple; where that would be
-too many, no flush falls into a round: one is measured alone, and its share of a step added.
+decoding is eager, and it is left out where its H would take a quarter of a GPU's memory. A round
+has as many steps as fill the ring, or a multiple; where that would be too many, no flush falls into
+a round: one is measured alone, and its share of a step added.
 """
 
 import statistics
@@ -31,6 +32,7 @@ from rac.models import linears, load_model
 SHAPES = {
     "R1-Distill-Qwen-1.5B": (1536, 8960, 28, 12, 2, 151936),
     "R1-Distill-Qwen-7B": (3584, 18944, 28, 28, 4, 152064),
+    "R1-Distill-Qwen-14B": (5120, 13824, 48, 40, 8, 152064),
     "SmolLM2-135M, 6 layers": (576, 1536, 6, 9, 3, 49152),
 }
 MODELS = {"cpu": ("embedded", "SmolLM2-135M, 6 layers"), "cuda": tuple(SHAPES)[:2]}
@@ -120,7 +122,9 @@ def bench(model: nn.Module, name: str, batch: int, options) -> dict:
     to_fill, most = max(1, collector.slots // batch), 2 * STEPS[kind]
     amortised = to_fill > most
     steps = STEPS[kind] if amortised else to_fill * max(1, STEPS[kind] // to_fill)
-    observers = {"plain": None, "capture": collector, "hooks": HookCollector(model)}
+    observers: dict = {"plain": None, "capture": collector}
+    if kind == "cpu" or hook_bytes(model) < torch.cuda.mem_get_info()[1] // 4:
+        observers["hooks"] = HookCollector(model)
     times: dict[str, list[float]] = {name: [] for name in observers}
     runs: dict[str, Generation] = {}
     for turn in range(ROUNDS + 1):  # the first one only warms up
@@ -138,6 +142,7 @@ def bench(model: nn.Module, name: str, batch: int, options) -> dict:
     if amortised:
         flush_ms = flush_milliseconds(collector, options.device) * batch / collector.slots
         milliseconds["capture"] += flush_ms
+    hooks = milliseconds.get("hooks")
     return {
         "op": "decode",
         "device": options.device,
@@ -147,15 +152,20 @@ def bench(model: nn.Module, name: str, batch: int, options) -> dict:
         "steps": steps,
         "plain_ms": milliseconds["plain"],
         "capture_ms": milliseconds["capture"],
-        "hooks_ms": milliseconds["hooks"],
+        "hooks_ms": hooks,
         "plain_tokens_per_s": 1e3 * batch / milliseconds["plain"],
         "capture_tokens_per_s": 1e3 * batch / milliseconds["capture"],
-        "hooks_tokens_per_s": 1e3 * batch / milliseconds["hooks"],
+        "hooks_tokens_per_s": hooks and 1e3 * batch / hooks,
         "overhead": milliseconds["capture"] / milliseconds["plain"] - 1,
-        "hooks_overhead": milliseconds["hooks"] / milliseconds["plain"] - 1,
+        "hooks_overhead": hooks and hooks / milliseconds["plain"] - 1,
         "flush_amortised": amortised,
         "graphs": any(runs["capture"].decode_step.graphs.values()),
     }
+
+
+def hook_bytes(model: nn.Module) -> int:
+    """Bytes of an H for every linear, float32."""
+    return sum(4 * linear.weight.shape[1] ** 2 for linear in linears(model).values())
 
 
 def flush_milliseconds(collector: HessianCollector, device: str) -> float:
@@ -184,7 +194,13 @@ def main() -> None:
         else:
             model = random_model(name, options.device)
         for batch in BATCHES[kind][:2] if options.quick else BATCHES[kind]:
-            report(bench(model, name, batch, options), options.out, "decode")
+            try:
+                row = bench(model, name, batch, options)
+            except torch.cuda.OutOfMemoryError as error:
+                print(f"{name}, batch {batch}: {str(error).splitlines()[0]}", flush=True)
+                torch.cuda.empty_cache()
+                continue
+            report(row, options.out, "decode")
         del model
 
 

@@ -30,6 +30,7 @@ from benchmarks.common import (
     device_seconds,
     matmul_gflops,
     median_seconds,
+    readable_gbps,
     report,
     time_once,
 )
@@ -47,19 +48,12 @@ from rac_kernels import (
 # R x C of the ffn of R1-Distill-Qwen 1.5B, 7B, 14B and 32B: gate or up, down.
 SHAPES = [(d, f) for d, f in ((1536, 8960), (3584, 18944), (5120, 13824), (5120, 27648))]
 SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
-TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
+TOKENS = {"cpu": (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)}
+TOKENS["cuda"] = (*TOKENS["cpu"], 4096)
 CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
 Function = Callable[[], Tensor]
-
-
-def readable_gbps(device: str) -> float:
-    """Measured GB/s of reading a tensor far larger than any cache, the best of three medians."""
-    size = (4 << 30) if device.startswith("cuda") else (256 << 20)
-    source = torch.ones(size // 4, device=device)
-    medians = (device_seconds({"sum": source.sum}, 7, device)["sum"] for _ in range(3))
-    return size / min(medians) / 1e9
 
 
 def copies(packed: Packed2to4 | PackedBitmap | Tensor, device: str) -> list:
@@ -203,10 +197,11 @@ def row_of(
 def main() -> None:
     parser = bench_options(__doc__)
     parser.add_argument("--shape", type=int, nargs=2, action="append", help="R C, repeatable")
-    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--tokens", type=int, nargs="+", help="T, several")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
+    tokens = options.tokens or TOKENS[options.device.split(":")[0]]
     start = time.perf_counter()
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     size = None if options.device.startswith("cuda") else 2048
@@ -214,7 +209,7 @@ def main() -> None:
     ceilings["matmul_dtype"] = str(dtype).removeprefix("torch.")
     for shape in shapes[:1] if options.quick else shapes:
         ceilings |= {"readable_gbps": readable_gbps(options.device)}
-        for row in bench(shape, options.tokens, options, ceilings):
+        for row in bench(shape, tokens, options, ceilings):
             report(row, options.out, "linear")
     print(f"{time.perf_counter() - start:.0f} s")
 

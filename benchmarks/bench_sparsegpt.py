@@ -26,6 +26,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from benchmarks import common
 from benchmarks.common import (
     bench_options,
     device_seconds,
@@ -134,7 +135,7 @@ def bench(rows: int, columns: int, pattern: Pattern, options) -> dict:
     def keep(name: str, function: Callable[[], Tensor]) -> Callable[[], None]:
         return lambda: results.update({name: function()})
 
-    size = 8192 if weight.is_cuda else 4096
+    size = common.MATMUL_SIZE[weight.device.type]
     a = torch.randn(size, size, device=options.device)
     ours = {
         "factor": lambda: factor_hessian(hessian),

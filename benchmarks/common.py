@@ -5,18 +5,23 @@ import ctypes
 import datetime
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+# What ceilings are measured with: the side of a square product, and bytes far beyond any cache.
+MATMUL_SIZE = {"cpu": 4096, "cuda": 8192}
+COPY_BYTES = {"cpu": 256 << 20, "cuda": 4 << 30}
 
 
 def median_seconds(
@@ -112,9 +117,9 @@ def matmul_gflops(
 ) -> float:
     """Measured GFLOP/s of a `size`^3 matrix product, the best of three medians: a ceiling.
 
-    float32 is float32, never TF32. The default size is 4096, on a GPU 8192.
+    float32 is float32, never TF32. The default size is that of MATMUL_SIZE.
     """
-    size = size or (8192 if device.startswith("cuda") else 4096)
+    size = size or MATMUL_SIZE[device.split(":")[0]]
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     seconds = min(device_seconds({"mm": lambda: a @ b}, 3, device)["mm"] for _ in range(3))
     return 2 * size**3 / seconds / 1e9
@@ -122,12 +127,19 @@ def matmul_gflops(
 
 def copy_gbps(device: str = "cpu") -> float:
     """Measured GB/s of a copy far larger than any cache, bytes read plus bytes written."""
-    size = (4 << 30) if device.startswith("cuda") else (256 << 20)
-    source = torch.ones(size // 4, device=device)
+    size = COPY_BYTES[device.split(":")[0]]
+    source = torch.randn(size // 4, device=device)
     target = torch.empty_like(source)
-    return (
-        2 * size / device_seconds({"copy": lambda: target.copy_(source)}, 5, device)["copy"] / 1e9
-    )
+    seconds = device_seconds({"copy": lambda: target.copy_(source)}, 5, device)["copy"]
+    return 2 * size / seconds / 1e9
+
+
+def readable_gbps(device: str = "cpu") -> float:
+    """Measured GB/s of reading a tensor far larger than any cache, the best of three medians."""
+    size = COPY_BYTES[device.split(":")[0]]
+    source = torch.randn(size // 4, device=device)
+    medians = (device_seconds({"sum": source.sum}, 7, device)["sum"] for _ in range(3))
+    return size / min(medians) / 1e9
 
 
 @cache
@@ -139,8 +151,10 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": gpu,
+        "driver": _driver() if gpu else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "triton": _triton(),
         "cuda": torch.version.cuda,
         "commit": _commit(),
     }
@@ -183,11 +197,28 @@ def _cpu_name() -> str:
     return f"{names[0]} x {len(names)}" if names else platform.processor()
 
 
+def _driver() -> str | None:
+    """Version of the NVIDIA driver."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout.splitlines() or [None])[0]
+
+
+def _triton() -> str | None:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None
+
+
 def _commit() -> str:
-    """Abbreviated commit, with + where the working tree differs from it."""
+    """Abbreviated commit, with + where the working tree differs from it; COMMIT without git."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return os.environ.get("COMMIT", "unknown")
+    return done.stdout.strip() or os.environ.get("COMMIT", "unknown")

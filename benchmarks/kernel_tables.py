@@ -155,9 +155,9 @@ def _decode_row(row: dict) -> list[str]:
         device_name(row),
         row["model"],
         str(row["B"]),
-        *(f"{rate:,.0f}" for rate in rates),
+        *("" if rate is None else f"{rate:,.0f}" for rate in rates),
         f"{100 * row['overhead']:.1f}%",
-        f"{100 * row['hooks_overhead']:.1f}%",
+        "" if row["hooks_overhead"] is None else f"{100 * row['hooks_overhead']:.1f}%",
     ]
 
 
@@ -181,31 +181,6 @@ def _sample_row(row: dict) -> list[str]:
     ]
 
 
-def machine_code_table(folder: Path) -> str:
-    """Registers, spills and shared memory of the CUDA linears in bf16."""
-    rows = latest(
-        read_results(folder, "machine_code"), "kernel", "arch", "dtype", "tokens", "warps"
-    )
-    chosen = [r for r in rows if r["dtype"] == "bfloat16" and r["planned_for"] is not None]
-    header = (
-        "kernel|for|tokens>|warps>|registers>|spills, bytes>|stages>|shared, bytes>|blocks an SM>"
-        "|of W under way an SM, bytes>|latency hidden, us>"
-    )
-    return markdown(header, (_machine_code_row(row) for row in chosen))
-
-
-def _machine_code_row(row: dict) -> list[str]:
-    numbers = ("registers", "stack", "stages", "shared", "blocks_per_sm", "weight_bytes_under_way")
-    return [
-        f"`{row['kernel']}`",
-        f"{row['planned_for']}, {row['arch']}",
-        f"<= {row['tokens']}",
-        str(row["warps"]),
-        *(f"{row[name]:,}" for name in numbers),
-        f"{row['latency_hidden_us']:.1f}",
-    ]
-
-
 KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "hessian": hessian_table,
     "capture": capture_table,
@@ -214,6 +189,5 @@ KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "sparsegpt": sparsegpt_table,
     "factor": factor_table,
     "masks": masks_table,
-    "machine_code": machine_code_table,
     "alps": alps_table,
 }

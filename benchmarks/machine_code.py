@@ -1,10 +1,11 @@
-"""What ptxas made of the CUDA kernels of packed linears, on a machine without a GPU.
+"""What ptxas made of the CUDA kernels, on a machine without a GPU.
 
     python -m benchmarks.machine_code [--out benchmarks/results]
 
-For every kernel and architecture of the built module: registers, stack (spills live there), the
-shared memory of its plan, the blocks that one multiprocessor then holds, the bytes of weights it
-keeps under way, and the instructions that matter. Nothing is timed.
+For every kernel and architecture of the built module: registers, stack (spills live there) and the
+instructions that matter; of the linears also the shared memory of the plan, the blocks that one
+multiprocessor then holds, and the bytes of weights it keeps under way; of packing and masks, which
+are bound by memory, the warps that registers leave room for. Nothing is timed.
 """
 
 import argparse
@@ -28,6 +29,7 @@ DEVICES = {
 # Columns of a chunk, its largest size in vectors of 16 bytes, its bytes: bitmaps at 50%, whose 1024
 # of 2048 values of a chunk are within 80, 3.5 standard deviations.
 FORMATS = {"2to4": (128, 288, 4608), "Bitmap": (64, 158, 16 * (20 + 128))}
+LATENCY = 0.8e-6  # seconds from a load to its answer, of memory that is busy
 REGISTERS = 65536  # of a multiprocessor
 INSTRUCTIONS = {
     "sparse_mma": r"\bHMMA\.SP\.16832\.",
@@ -37,10 +39,12 @@ INSTRUCTIONS = {
     "copies_of_16_bytes": r"\bLDGSTS\.E\.BYPASS\.LTC128B\.128\b",
     "ldmatrix": r"\bLDSM\.16\.M88\.4\b",
     "shared_16_bytes": r"\bLDS\.128\b",
+    "stored_16_bytes": r"\bSTG\.E\S*\.128\b",
     "global_16_bytes": r"\bLDG\.E\S*\.128\b",
 }
 SECTION = re.compile(r"^arch = (\S+)$", re.MULTILINE)
 FUNCTION = re.compile(r"Function\s*:?\s+(\S+?):?\s*$", re.MULTILINE)
+STREAMED = re.compile(r"(pack_2to4|unpack_2to4|select_mask_group|select_mask_vector)(?:_kernel)?I")
 KERNEL = re.compile(r"kernelINS_\d+Weight(2to4|Bitmap)E\d(BFloat16|Float16)((?:Li\d+E)+)E")
 
 
@@ -61,14 +65,14 @@ def dump(option: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def functions(text: str) -> dict[tuple[str, str], str]:
-    """(architecture, mangled name of a linear's kernel) -> what is said of it."""
+def functions(text: str, names: re.Pattern = KERNEL) -> dict[tuple[str, str], str]:
+    """(architecture, mangled name of a kernel) -> what is said of it; linears by default."""
     found = {}
     parts = SECTION.split(text)[1:]
     for arch, part in zip(parts[::2], parts[1::2], strict=True):
         pieces = FUNCTION.split(part)[1:]
         for name, body in zip(pieces[::2], pieces[1::2], strict=True):
-            if KERNEL.search(name):
+            if names.search(name):
                 found[arch, name] = body
     return found
 
@@ -92,6 +96,29 @@ def kernels() -> list[dict]:
         }
         row |= {key: len(re.findall(p, code[arch, name])) for key, p in INSTRUCTIONS.items()}
         row |= _residence(row, *FORMATS[kind])
+        rows.append(row)
+    return rows
+
+
+def streamed_kernels() -> list[dict]:
+    """A row for each kernel of packing and masks, and architecture."""
+    code, rows = functions(dump("-sass"), STREAMED), []
+    for (arch, name), text in functions(dump("-res-usage"), STREAMED).items():
+        used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+        registers = -(-used["REG"] // 8) * 8 * 32
+        row = {
+            "kernel": re.search(r"(?:un)?" + STREAMED.pattern, name)[0].removesuffix("I"),
+            "name": re.sub(r"^_ZN\d+_GLOBAL__N_\w*?_cu_[0-9a-f]+\d\d", "", name),
+            "arch": arch,
+            "registers": used["REG"],
+            "stack": used["STACK"] + used["LOCAL"],
+            "warps_that_fit": min(48 if arch in ("sm_86", "sm_89") else 64, REGISTERS // registers),
+        }
+        for key in ("global_16_bytes", "stored_16_bytes"):
+            row[key] = len(re.findall(INSTRUCTIONS[key], code[arch, name]))
+        _, sms, _, _, bandwidth = DEVICES[arch]
+        row["under_way"] = row["warps_that_fit"] * 32 * 16 * row["global_16_bytes"]
+        row["under_way_wanted"] = round(bandwidth * LATENCY / sms)  # Little's law
         rows.append(row)
     return rows
 
@@ -126,6 +153,8 @@ def main() -> None:
     options = parser.parse_args()
     for row in kernels():
         report(row, options.out, "machine_code")
+    for row in streamed_kernels():
+        report(row, options.out, "machine_code_streamed")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Roofline plots: achieved GFLOP/s against flops per byte, under the ceilings of the same run.
+"""Roofline plots: achieved GFLOP/s against flops per byte, under the machine's ceilings.
 
     python -m benchmarks.roofline [--results benchmarks/results]
 
 Takes every row of results/*.jsonl that carries flops, bytes, time_ms, matmul_gflops and copy_gbps
-(of repeated measurements the last), and writes roofline_<device>.png beside them, one a device;
-rows with the bandwidth of reading (readable_gbps) in place of a copy's, the linears, have
-roofline_linear_<device>.png for themselves. A hollow marker is the row's baseline, at the same
+(of repeated measurements the last). Roofs are those of bench_ceilings.py where the machine has such
+rows, else those that each row measured in its own run. Writes roofline_<device>.png beside them,
+one a device; rows with the bandwidth of reading (readable_gbps) in place of a copy's, the linears,
+have roofline_linear_<device>.png for themselves. A hollow marker is the row's baseline, at the same
 count of flops and bytes: what it does beyond them is its own affair.
 """
 
@@ -34,7 +35,23 @@ def measured(folder: Path) -> list[dict]:
         row for path in sorted(folder.glob("*.jsonl")) for row in read_results(folder, path.stem)
     ]
     placed = (row for row in rows if all(row.get(name) for name in NEEDED) and bandwidth(row))
-    return latest(placed, *SAME)
+    kept = latest(placed, *SAME)
+    found = ceilings(folder)
+    for row in kept:
+        product = (device_of(row), "matmul", row.get("matmul_dtype") or row["dtype"])
+        row["matmul_gflops"] = found.get(product, row["matmul_gflops"])
+        for name, what in (("copy_gbps", "copy"), ("readable_gbps", "read")):
+            if row.get(name):
+                row[name] = found.get((device_of(row), what, None), row[name])
+    return kept
+
+
+def ceilings(folder: Path) -> dict[tuple, float]:
+    """(device, what, dtype) -> GB/s or GFLOP/s of the newest row of bench_ceilings.py."""
+    return {
+        (device_of(row), row["what"], row.get("dtype")): row.get("gflops") or row.get("gbps")
+        for row in read_results(folder, "ceilings")
+    }
 
 
 def bandwidth(row: dict) -> float | None:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.code_tables import CODE_TABLES
+from benchmarks.goals import goals_table
 from benchmarks.kernel_tables import KERNEL_TABLES
 from benchmarks.rows import latest, markdown, read_results
 from benchmarks.sparse_tables import SPARSE_TABLES
@@ -181,6 +183,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "end_to_end": end_to_end_table,
     **KERNEL_TABLES,
     **SPARSE_TABLES,
+    **CODE_TABLES,
+    "goals": goals_table,
 }
 
 

@@ -5,29 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 log = logging.getLogger("rac")
-
-
-class SpeedColumn(ProgressColumn):
-    """Units a second."""
-
-    def render(self, task: Task) -> Text:
-        """Show the speed, or nothing before it is known."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
 
 
 class Stages:
@@ -75,13 +58,24 @@ class Stages:
         log.info("%s: done in %.1f s", name, seconds)
 
 
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
+def _bar() -> "Progress":
+    from rich import progress  # here: not every machine that prunes has a terminal, or rich
+    from rich.console import Console
+    from rich.text import Text
+
+    class SpeedColumn(progress.ProgressColumn):
+        """Units a second, or nothing before they are known."""
+
+        def render(self, task: progress.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
+
+    return progress.Progress(
+        progress.TextColumn("{task.description:<22}"),
+        progress.BarColumn(bar_width=28),
+        progress.MofNCompleteColumn(),
         SpeedColumn(),
-        TimeRemainingColumn(),
+        progress.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     )

@@ -107,7 +107,7 @@ def auto_factor(hessian: Tensor) -> tuple[str, ...]:
         return auto_hessian(hessian)
     from rac_kernels._triton import tuning
 
-    least = tuning.FACTOR_FROM[tuning.capability(hessian.device)]
+    least = tuning.factor_from(hessian.device)
     return ("triton",) if least is not None and hessian.shape[0] >= least else ()
 
 

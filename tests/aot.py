@@ -19,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,20 @@ from typing import Any
 TESTS = Path(__file__).resolve().parent
 # Bytes of shared memory that one program may have.
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+# Instructions of the machine code, by what they do; loads by their bytes.
+INSTRUCTIONS = {
+    "tensor_core": r"\b(?:HGMMA|HMMA|IMMA|DMMA)\b",
+    "copy_engine": r"\bUTMALDG\b",
+    **{f"copy_{n}": rf"\bLDGSTS\.E\.\S*{n * 8}\b" for n in (16, 8)},
+    "copy_4": r"\bLDGSTS\.E(?!\S*(?:64|128)\b)",
+    **{f"load_{n}": rf"\bLDG\.E\S*\.{n * 8}\b" for n in (16, 8)},
+    "load_4": r"\bLDG\.E(?!\S*\.(?:64|128|U8|S8|U16|S16)\b)",
+    "load_less": r"\bLDG\.E\S*\.(?:U8|S8|U16|S16)\b",
+    **{f"store_{n}": rf"\bSTG\.E\S*\.{n * 8}\b" for n in (16, 8)},
+    "store_less": r"\bSTG\.E(?!\S*\.(?:64|128)\b)",
+    "local": r"\b(?:LDL|STL)\b",
+    "barriers": r"\bBAR\.|\bSYNCS\b|\bWARPGROUP\.DEPBAR|\bLDGDEPBAR\b",
+}
 FRAME = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 
 
@@ -70,6 +85,7 @@ class Compiled:
     shared: int = 0  # bytes
     mma: bool = False  # mma.sync in the PTX
     wgmma: bool = False
+    instructions: dict[str, int] = dataclasses.field(default_factory=dict)  # of the machine code
     error: str = ""
 
 
@@ -79,7 +95,10 @@ def all_cases(part: str = "") -> list[Case]:
     cases = [c for m in modules for c in importlib.import_module(f"aot_cases.{m}").compile_cases()]
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), f"not unique: {sorted(names)}"
-    return [case for case in cases if part in case.name]
+    # Configurations that differ in nothing a kernel sees share its first case.
+    distinct = {repr(dataclasses.replace(case, label="")): case for case in reversed(cases)}
+    kept = {case.name for case in distinct.values()}
+    return [case for case in cases if part in case.name and case.name in kept]
 
 
 def compile_all(cases: list[Case], ptx: Path | None = None) -> dict[str, Compiled]:
@@ -150,6 +169,7 @@ def _compile(case: Case, ptx_folder: str) -> Compiled:
             options={"num_warps": case.num_warps, "num_stages": case.num_stages},
         )
     ptx = compiled.asm["ptx"]
+    sass = disassemble(compiled.asm["cubin"])
     if ptx_folder:
         for kind in ("ptx", "ttgir"):
             (Path(ptx_folder) / f"{case.name}.{kind}").write_text(compiled.asm[kind])
@@ -162,7 +182,19 @@ def _compile(case: Case, ptx_folder: str) -> Compiled:
         shared=compiled.metadata.shared,
         mma=bool(re.search(r"\bmma\.sync", ptx)),
         wgmma="wgmma.mma_async" in ptx,
+        instructions={name: len(re.findall(p, sass)) for name, p in INSTRUCTIONS.items()},
     )
+
+
+def disassemble(cubin: bytes) -> str:
+    """Machine code as text, by the disassembler that comes with triton."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, "-c", file.name], capture_output=True, text=True).stdout
 
 
 def main() -> None:

@@ -8,13 +8,14 @@ from triton_interpreter import DEVICE, INTERPRETED, needs_triton
 
 from rac_kernels import nucleus_sample
 
+on_device = [needs_triton, pytest.mark.gpu] if DEVICE == "cuda" else needs_triton
 # impl and the device it is tested on.
 implementation = pytest.mark.parametrize(
     ("impl", "device"),
     [
         ("reference", "cpu"),
         pytest.param("native", "cpu", marks=native),
-        pytest.param("triton", DEVICE, marks=needs_triton),
+        pytest.param("triton", DEVICE, marks=on_device),
     ],
 )
 

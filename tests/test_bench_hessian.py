@@ -53,3 +53,19 @@ def test_roofline(rows, tmp_path):
     assert [row["impl"] for row in found] == [row["impl"] for row in rows]
     assert {roofline.device_of(row) for row in found} == {"Some CPU, 1 threads"}
     assert roofline.draw("A CPU", found).startswith(b"\x89PNG")
+
+
+def test_roofs_are_the_machines_ceilings_where_they_were_measured(rows, tmp_path):
+    machine = {"gpu": None, "cpu": "Some x 2", "threads": 1}
+    lines = [json.dumps(row | machine) for row in rows]
+    (tmp_path / "hessian.jsonl").write_text("\n".join(lines))
+    assert {row["copy_gbps"] for row in roofline.measured(tmp_path)} == {20.0}
+    measured = [
+        {"what": "copy", "gbps": 33.0},
+        {"what": "matmul", "dtype": "float32", "gflops": 99},
+    ]
+    fixed = machine | {"op": "ceiling", "device": "cpu"}
+    ceilings = [json.dumps(row | fixed) for row in [{"what": "copy", "gbps": 1.0}, *measured]]
+    (tmp_path / "ceilings.jsonl").write_text("\n".join(ceilings))
+    found = roofline.measured(tmp_path)
+    assert {(row["copy_gbps"], row["matmul_gflops"]) for row in found} == {(33.0, 99)}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from numeric import hessian64
+from triton_interpreter import sized
 
 from rac_kernels import CaptureBuffer, capture_, flush_, rmsnorm_capture, swiglu_capture
 
@@ -62,7 +63,10 @@ class Step:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize(("batch", "features"), [(1, 64), (5, 1536), (300, 1000), (64, 18944)])
+@pytest.mark.parametrize(
+    ("batch", "features"),
+    [(1, 64), (5, sized(1536, 40)), (sized(300, 9), 1000), (sized(64, 3), sized(18944, 130))],
+)
 def test_replayed_captures_hold_every_active_row_in_order(dtype, batch, features):
     step = Step(batch, features, 4 * batch, dtype)
     for buffer in step.buffers:
@@ -77,8 +81,8 @@ def test_replayed_captures_hold_every_active_row_in_order(dtype, batch, features
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_flushes_on_the_side_stream_lose_and_double_nothing(dtype):
-    """Two hundred steps, a flush every third, never waited for: the same bits as in series."""
-    batch, features = 32, 2048
+    """Many steps, a flush every third, never waited for: the same bits as in series."""
+    batch, features, steps = sized(32, 4), sized(2048, 70), sized(200, 9)
     step = Step(batch, features, 3 * batch, dtype)
     for buffer in step.buffers:
         buffer.reserved = 0
@@ -86,7 +90,7 @@ def test_flushes_on_the_side_stream_lose_and_double_nothing(dtype):
     serial = torch.zeros_like(hessians)
     truth = torch.zeros_like(hessians, dtype=torch.float64)
     flushed, staged, total = [0, 0, 0], [], 0
-    for seed in range(200):
+    for seed in range(steps):
         if step.buffers[0].reserved + batch > step.buffers[0].slots:
             flushed = [a + b for a, b in zip(flushed, step.flush(hessians), strict=True)]
             _add(serial, truth, staged)
@@ -117,7 +121,7 @@ def _add(serial, truth, staged):
 
 def test_counts_are_exact_over_many_graph_replays():
     """Unit vectors: H's diagonal is the number of active rows of each kind, exactly."""
-    batch, features, slots = 16, 128, 160
+    batch, features, slots = sized(16, 3), sized(128, 20), sized(160, 7)
     x = torch.zeros(batch, features, device="cuda")
     active = torch.zeros(batch, dtype=torch.bool, device="cuda")
     buffer = CaptureBuffer(slots, features, dtype=torch.float32, device="cuda")
@@ -128,7 +132,7 @@ def test_counts_are_exact_over_many_graph_replays():
         capture_(buffer, x, active)
     hessian = torch.zeros(features, features, device="cuda")
     truth = torch.zeros(features, dtype=torch.long, device="cuda")
-    for seed in range(500):
+    for seed in range(sized(500, 20)):
         if buffer.reserved + batch > slots:
             flush_(buffer, hessian)
         generator = torch.Generator("cuda").manual_seed(seed)

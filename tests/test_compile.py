@@ -3,6 +3,8 @@
 import pytest
 from aot import SHARED_LIMIT, Case, all_cases, compile_all
 
+from benchmarks.static_model import model, unexplained
+
 pytest.importorskip("triton", reason="triton is not installed")
 CASES = {case.name: case for case in all_cases()}
 
@@ -27,6 +29,8 @@ def test_kernel_compiles_without_spills(compiled, name):
     if case.tensor_cores is not None:
         instruction = result.wgmma if case.capability >= 90 else result.mma
         assert instruction == case.tensor_cores, result
+    row = model(case, result)
+    assert not unexplained(row), row
 
 
 def test_a_kernel_that_does_not_compile_is_reported():

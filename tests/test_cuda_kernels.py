@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from emulated_linear import assert_linear, inputs, scattered_weight, sparse_weight
+from triton_interpreter import sized
 
 from rac_kernels import native_status
 from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
@@ -19,6 +20,7 @@ HALVES = [torch.bfloat16, torch.float16]
 ODD = [(1, 32), (31, 64), (33, 160), (100, 3584), (1000, 992), (4097, 32)]
 # R x C of gate or up and of down: R1-Distill-Qwen 1.5B, 7B, 14B, 32B, Llama 70B.
 MODELS = [(8960, 1536), (18944, 3584), (13824, 5120), (27648, 5120), (28672, 8192)]
+FFN, HIDDEN = sized(8960, 128), sized(1536, 64)
 MODELS += [(columns, rows) for rows, columns in MODELS]
 
 
@@ -102,12 +104,12 @@ def test_leading_dimensions_strides_and_addresses(kind, dtype):
 @every_kind
 @pytest.mark.parametrize("tokens", [1, 32, 64])
 def test_the_same_bits_again_with_other_streams_at_work(kind, tokens):
-    weight, packed, linear = on_gpu(kind, 3584, 18944, torch.bfloat16)
+    weight, packed, linear = on_gpu(kind, sized(3584, 96), sized(18944, 320), torch.bfloat16)
     x, first = check(tokens, weight, packed, linear)
     streams = [torch.cuda.Stream() for _ in range(3)]
     torch.cuda.synchronize()
     results = []
-    for n in range(30):
+    for n in range(sized(30, 4)):
         with torch.cuda.stream(streams[n % 3]):
             results.append(linear(x, packed, None))
     torch.cuda.synchronize()
@@ -117,9 +119,9 @@ def test_the_same_bits_again_with_other_streams_at_work(kind, tokens):
 @every_kind
 def test_inside_cuda_graphs_before_during_and_after_eager_calls(kind):
     """Two layers of one graph, two graphs, replayed in turns with eager calls between."""
-    up, packed_up, linear = on_gpu(kind, 8960, 1536, torch.bfloat16)
-    down, packed_down, _ = on_gpu(kind, 1536, 8960, torch.bfloat16)
-    x = inputs(24, 1536, torch.bfloat16, device="cuda")
+    up, packed_up, linear = on_gpu(kind, FFN, HIDDEN, torch.bfloat16)
+    down, packed_down, _ = on_gpu(kind, HIDDEN, FFN, torch.bfloat16)
+    x = inputs(24, HIDDEN, torch.bfloat16, device="cuda")
 
     def mlp(x):
         hidden = linear(x, packed_up, None)
@@ -132,8 +134,8 @@ def test_inside_cuda_graphs_before_during_and_after_eager_calls(kind):
         with torch.cuda.graph(graph):
             outputs.append(mlp(x))
         graphs.append(graph)
-    for seed in range(20):
-        x.copy_(inputs(24 + seed, 1536, torch.bfloat16, device="cuda")[:24])
+    for seed in range(sized(20, 2)):
+        x.copy_(inputs(24 + seed, HIDDEN, torch.bfloat16, device="cuda")[:24])
         eager = mlp(x)
         for graph, output in zip(graphs, outputs, strict=True):
             graph.replay()

@@ -52,6 +52,20 @@ def test_bitmap_weights_take_one_population_count_for_two_weights(rows):
         assert row["shared_2_bytes"] == 64 and row["copies_of_16_bytes"] >= 4, row
 
 
+def test_packing_and_masks_keep_enough_16_byte_loads_under_way():
+    rows = machine_code.streamed_kernels()
+    assert {row["arch"] for row in rows} == set(machine_code.DEVICES)
+    assert {row["kernel"] for row in rows} == {
+        *("pack_2to4_kernel", "unpack_2to4_kernel"),
+        *("select_mask_group", "select_mask_vector"),
+    }
+    for row in rows:
+        assert row["stack"] == 0, row
+        if row["global_16_bytes"] or "mask" not in row["kernel"]:  # not a thread a group, not m = 1
+            assert row["under_way"] >= row["under_way_wanted"], row
+        assert row["warps_that_fit"] >= 16, row
+
+
 def test_plans_keep_their_blocks_on_the_device(rows):
     planned = [row for row in rows if row["planned_for"] is not None]
     assert {row["planned_for"] for row in planned} == {"A100", "RTX 3090", "L40S", "H100"}

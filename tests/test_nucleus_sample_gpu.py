@@ -3,6 +3,7 @@
 import pytest
 import torch
 from nucleus import Truth, check, random_logits
+from triton_interpreter import sized
 
 from rac_kernels import nucleus_sample
 
@@ -23,8 +24,9 @@ def test_gpu_vocabularies_equal_float64(dtype, shape, spread, temperature, top_p
 
 
 def test_gpu_chooses_triton_and_draws_inside_a_cuda_graph():
-    logits = random_logits(64, 50000).cuda()
-    uniform = torch.rand(64, device="cuda")
+    batch, vocabulary = sized(64, 2), sized(50000, 700)
+    logits = random_logits(batch, vocabulary).cuda()
+    uniform = torch.rand(batch, device="cuda")
     eager = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)
     assert torch.equal(
         eager, nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95, impl="triton")
@@ -33,7 +35,7 @@ def test_gpu_chooses_triton_and_draws_inside_a_cuda_graph():
     with torch.cuda.graph(graph):
         ids = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)
     for seed in range(3):
-        logits.copy_(random_logits(64, 50000, seed=seed))
+        logits.copy_(random_logits(batch, vocabulary, seed=seed))
         uniform.uniform_()
         graph.replay()
         expected = nucleus_sample(logits, uniform, temperature=0.6, top_p=0.95)

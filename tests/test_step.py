@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import build_model
 from test_engines import random_prompts, run
+from triton_interpreter import sized
 
 import rac.engines.step
 from rac.calibration import HessianCollector, find_groups
@@ -112,7 +113,7 @@ def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype, monk
     found = []
     for recordable in (False, True):
         collector = HessianCollector(model, groups)
-        decoding = generation(model, True, observer=collector, token_budget=2000)
+        decoding = generation(model, True, observer=collector, token_budget=sized(2000, 200))
         decoding.decode_step.recordable = recordable
         with collector.attached():
             traces = run(decoding)

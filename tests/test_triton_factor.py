@@ -28,9 +28,9 @@ gpu = [
 @pytest.fixture
 def narrow(monkeypatch):
     """Two diagonal blocks a panel, so that few columns have several panels."""
-    for capability, config in tuning.FACTOR.items():
-        small = dataclasses.replace(config, panel=128, block_i=64)
-        monkeypatch.setitem(tuning.FACTOR, capability, small)
+    for capability, configs in tuning.FACTOR.items():
+        small = dataclasses.replace(configs[0], panel=128, block_i=64)
+        monkeypatch.setitem(tuning.FACTOR, capability, (small,))
 
 
 def lower_hessian(features, tokens=None, spread=1.0):
@@ -143,9 +143,9 @@ def test_auto_takes_it_only_where_it_was_measured(monkeypatch):
     assert "triton" not in auto_factor(hessian)  # a CPU
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     assert auto_factor(hessian) == ()  # not measured
-    monkeypatch.setattr(tuning, "FACTOR_FROM", {90: 4, 80: 4})
+    monkeypatch.setattr(tuning, "factor_from", lambda device: 4)
     assert auto_factor(hessian) == ("triton",)
-    monkeypatch.setattr(tuning, "FACTOR_FROM", {90: 5, 80: 5})
+    monkeypatch.setattr(tuning, "factor_from", lambda device: 5)
     assert auto_factor(hessian) == ()
 
 

@@ -26,6 +26,13 @@ INTERPRETED = DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
 _missing = "" if importlib.util.find_spec("triton") else "triton is not installed"
 if not _missing and DEVICE == "cpu" and not INTERPRETED:
     _missing = "there is no GPU, and TRITON_INTERPRET is not 1"
+
+
+def sized(full: int, reduced: int) -> int:
+    """A size for the GPU, or one for the interpreter."""
+    return reduced if INTERPRETED else full
+
+
 needs_triton = pytest.mark.skipif(bool(_missing), reason=_missing)
 
 

@@ -117,7 +117,7 @@ def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
         ``hessian`` is then half overwritten.
     """
     columns, stride = hessian.shape[0], hessian.stride(0)
-    config = tuning.FACTOR[tuning.capability(hessian.device)]
+    config = tuning.pick_factor(hessian.device)
     block, side = config.block, config.block_i
     inverse = torch.empty(block, block, dtype=torch.float32, device=hessian.device)
     failed = torch.zeros(2, dtype=torch.float64, device=hessian.device)

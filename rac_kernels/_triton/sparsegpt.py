@@ -93,7 +93,7 @@ class _Job:
         self.weight, self.upper, self.dead = weight, upper, dead
         self.keep, self.delta, self.pruned = keep, delta, pruned
         self.pattern, self.sizes, self.compat = pattern, sizes, compat
-        self.config = tuning.SOLVE[tuning.capability(weight.device)]
+        self.config = tuning.pick_solve(weight.device)
         self.starts = device_table([sum(sizes[:i]) for i in range(len(sizes) + 1)], weight.device)
         self.counts: dict[int, Tensor] = {}  # by the width of a block: there are two at most
 
@@ -176,7 +176,9 @@ class _Job:
             n, m, rule = self.pattern.n, self.pattern.m, "n:m"
         step = max(STEP // m, 1) * m
         sub = max(triton.next_power_of_2(step), 16)
-        block_r, segments = max(self.config.solve_r * STEP // max(sub, STEP), 16), len(self.sizes)
+        segments, programs = len(self.sizes), tuning.count_programs(values.device, 1)
+        block_r = self.config.rows_of(sum(self.sizes), programs)
+        block_r = max(block_r * STEP // max(sub, STEP), 16)
         tiles = triton.cdiv(max(self.sizes), block_r)
         losses = torch.empty(segments, tiles, dtype=torch.float64, device=values.device)
         solve_block_kernel[(segments * tiles,)](

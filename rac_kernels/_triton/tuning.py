@@ -1,13 +1,17 @@
 """Tile shapes by compute capability and shape; usable without a GPU and without Triton.
 
 The lists are short, their first entry is the default and the others are what to try on a GPU. They
-change how fast a result is had and the order of its sums, never what it means.
+change how fast a result is had and the order of its sums, never what it means. What was measured to
+be best on a GPU stands in tuned.json, by the GPU's name (benchmarks/tune.py); all others run the
+defaults, chosen by registers, shared memory and rounds of tiles.
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
+
+from rac_kernels._triton.tuned import tuned
 
 INTERPRETER_PROGRAMS = 4
 
@@ -87,11 +91,12 @@ def capability(device: torch.device) -> int:
 def pick_hessian(
     features: int, dtype: torch.dtype, weighted: bool, aligned: bool, device: torch.device
 ) -> HessianConfig:
-    """Choose the default for D = ``features``, the dtype of x and what is known of its rows."""
+    """Choose for D = ``features``, the dtype of x and what is known of its rows."""
     kind = "narrow" if features < NARROW else "wide"
     if weighted or dtype == torch.float32:
         kind = "float32"
-    return HESSIAN[capability(device), kind if aligned else "odd"][0]
+    kind = kind if aligned else "odd"
+    return tuned(device, "hessian", kind, HESSIAN[capability(device), kind][0])
 
 
 def count_programs(device: torch.device, per_sm: int) -> int:
@@ -148,6 +153,7 @@ class SolveConfig:
         segment: columns of D that one accumulator takes at most; a multiple of block_k.
         carry_i: rows of U that a program of the carry takes.
         solve_r: rows that a program solves; their columns stay in registers.
+        least_r: where that leaves multiprocessors idle, no fewer rows than these.
         solve_warps: of the solve.
     """
 
@@ -160,13 +166,29 @@ class SolveConfig:
     carry_i: int = 64
     solve_r: int = 64
     solve_warps: int = 4
+    least_r: int = 32
+
+    def rows_of(self, rows: int, programs: int) -> int:
+        """Rows that a program solves of ``rows``: halved while twice as many can run at a time."""
+        taken = self.solve_r
+        while taken > self.least_r and 2 * -(-rows // taken) <= programs:
+            taken //= 2
+        return taken
 
 
-# capability -> what runs. Not measured: chosen by registers, shared memory and rounds of tiles.
 SOLVE = {
-    90: SolveConfig(64, 128, 32, num_warps=4, num_stages=3),
-    80: SolveConfig(64, 128, 16, num_warps=8, num_stages=3),
+    90: (
+        SolveConfig(64, 128, 32, num_warps=4, num_stages=3),
+        SolveConfig(128, 128, 32, num_warps=8, num_stages=3),
+        SolveConfig(64, 128, 32, num_warps=4, num_stages=3, solve_r=32),
+    ),
+    80: (SolveConfig(64, 128, 16, num_warps=8, num_stages=3, least_r=64),),
 }
+
+
+def pick_solve(device: torch.device) -> SolveConfig:
+    """Choose how SparseGPT's launches are tiled."""
+    return tuned(device, "solve", "all", SOLVE[capability(device)][0])
 
 
 @dataclass(frozen=True)
@@ -195,7 +217,28 @@ class FactorConfig:
     precision: str = "bf16x6"
 
 
-# capability -> what runs. Not measured.
-FACTOR = {90: FactorConfig(), 80: FactorConfig(block_k=16)}
-# capability -> the least C for which auto takes these kernels; None: cuSOLVER, as not measured.
-FACTOR_FROM: dict[int, int | None] = {90: None, 80: None}
+FACTOR = {
+    90: (FactorConfig(), FactorConfig(panel=1024), FactorConfig(block=32, panel=256)),
+    80: (FactorConfig(block_k=16), FactorConfig(block_k=16, panel=1024)),
+}
+
+
+def pick_factor(device: torch.device) -> FactorConfig:
+    """Choose how the factor is blocked."""
+    return tuned(device, "factor", "all", FACTOR[capability(device)][0])
+
+
+@dataclass(frozen=True)
+class FactorChoice:
+    """Where impl="auto" of the factor takes these kernels rather than cuSOLVER.
+
+    Attributes:
+        least: the least C; None: nowhere, as on a GPU on which neither was timed.
+    """
+
+    least: int | None = None
+
+
+def factor_from(device: torch.device) -> int | None:
+    """The least C for which "auto" takes the Triton factor on ``device``."""
+    return tuned(device, "factor", "choice", FactorChoice()).least

@@ -8,10 +8,12 @@ MODULE = "rac_kernels._triton.factor_hessian:"
 
 
 def compile_cases() -> list[Case]:
-    """Each kernel with its tuning entry."""
+    """Each kernel with its tuning entries."""
+    entries = [(k, n, c) for k, configs in tuning.FACTOR.items() for n, c in enumerate(configs)]
     cases = []
-    for capability, c in tuning.FACTOR.items():
-        shared = {"capability": capability, "indivisible": ("size",)}
+    for capability, number, c in entries:
+        label = f"{number}" if number else ""
+        shared = {"capability": capability, "indivisible": ("size",), "label": label}
         sizes = dict.fromkeys(("start", "size", "stride"), "i32")
         both = {"h_ptr": "*fp32", "inverse_ptr": "*fp32"}
         cases += [
@@ -27,6 +29,7 @@ def compile_cases() -> list[Case]:
                 MODULE + "panel_kernel",
                 both | sizes,
                 {"BLOCK": c.block, "BLOCK_J": c.block_j},
+                tensor_cores=True if c.block >= 64 else None,  # 32 rows are too few for wgmma
                 **shared,
             ),
             Case(
@@ -38,6 +41,7 @@ def compile_cases() -> list[Case]:
                 c.num_warps,
                 c.num_stages,
                 ("first_tile", "depth"),
+                label=label,
             ),
         ]
     return cases

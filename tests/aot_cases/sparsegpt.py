@@ -30,9 +30,11 @@ RULES = (
 
 def compile_cases() -> list[Case]:
     """The two products and the solve by every rule, bf16 weights."""
+    entries = [(k, n, c) for k, configs in tuning.SOLVE.items() for n, c in enumerate(configs)]
     cases = []
-    for capability, c in tuning.SOLVE.items():
+    for capability, number, c in entries:
         shared = {"capability": capability, "num_warps": c.num_warps}
+        shared["label"] = f"{number}" if number else ""
         carry = {
             "BLOCK_B": c.block_b,
             "BLOCK_I": c.carry_i,
@@ -60,13 +62,12 @@ def compile_cases() -> list[Case]:
                 **shared,
             )
         )
-        cases += [
-            _solve_case(capability, c, *rule) for rule in RULES[: 5 if capability == 90 else 3]
-        ]
+        rules = RULES[: 2 if number else 5 if capability == 90 else 3]
+        cases += [_solve_case(capability, c, shared["label"], *rule) for rule in rules]
     return cases
 
 
-def _solve_case(capability, config, rule, n, m, step, sub) -> Case:
+def _solve_case(capability, config, label, rule, n, m, step, sub) -> Case:
     constants = {
         "RULE": rule,
         "N": n,
@@ -90,5 +91,5 @@ def _solve_case(capability, config, rule, n, m, step, sub) -> Case:
         num_stages=1,
         indivisible=("tiles",),
         tensor_cores=True if sub == 32 else None,  # too few rows for wgmma beside 64 columns
-        label=f"{rule}{n}:{m}",
+        label=f"{rule}{n}:{m}{label and '-' + label}",
     )
