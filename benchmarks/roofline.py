@@ -110,11 +110,15 @@ def _rates(row: dict, unit: float) -> list[float | None]:
 
 
 def _draw_roofs(axis: Axes, rows: list[dict], copy: float, unit: float) -> None:
-    """The copy bandwidth, and each dtype's matrix product rate to the right of it."""
+    """The copy bandwidth, and each dtype's highest matrix product rate to the right of it."""
     left, right = axis.get_xlim()
-    dtypes: dict[float, list[str]] = {}
+    highest: dict[str, float] = {}
     for row in rows:
-        dtypes.setdefault(row["matmul_gflops"], []).append(row.get("matmul_dtype") or row["dtype"])
+        name = row.get("matmul_dtype") or row["dtype"]
+        highest[name] = max(highest.get(name, 0.0), row["matmul_gflops"])
+    dtypes: dict[float, list[str]] = {}
+    for name, rate in highest.items():
+        dtypes.setdefault(rate, []).append(name)
     for rate, names in _near(dtypes):
         axis.plot([rate / copy, right], [rate / unit] * 2, color=DENSE, linewidth=1.2)
         label = f"{'/'.join(sorted(set(names)))} matrix product {rate / unit:,.0f}"

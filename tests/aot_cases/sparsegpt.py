@@ -90,6 +90,7 @@ def _solve_case(capability, config, label, rule, n, m, step, sub) -> Case:
         num_warps=config.solve_warps,
         num_stages=1,
         indivisible=("tiles",),
-        tensor_cores=True if sub == 32 else None,  # too few rows for wgmma beside 64 columns
+        # Too few rows for wgmma: 32 of them, or beside 64 columns.
+        tensor_cores=True if sub == 32 and config.solve_r >= 64 else None,
         label=f"{rule}{n}:{m}{label and '-' + label}",
     )
