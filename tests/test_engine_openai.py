@@ -207,7 +207,15 @@ def test_requests_are_in_flight_together(server):
     assert len(complete(server.engine(concurrency=3), *[f"say {i}" for i in range(6)])) == 6
 
 
-def test_an_interrupt_waits_for_no_server(server, tmp_path):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, even where the tests run as a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_waits_for_no_server(server, tmp_path, interruptible):
     """The second question hangs; Ctrl-C stops at once, and the first one's response is kept."""
 
     def answer(handler, body):
