@@ -176,3 +176,14 @@ def refused(rac, flags: dict[str, object], command: str = "prune") -> str:
     assert code == 2 and out == [], (code, out, err)
     assert len(err) == 1 and err[0].startswith("rac: "), err
     return err[0]
+
+
+@pytest.fixture
+def packed(tmp_path, source_of) -> Path:
+    """A tiny model with 2:4 and bitmap linears, packed."""
+    from packing import prune_folder
+
+    from rac.packed.pack import pack
+
+    pack(prune_folder(source_of(), tmp_path / "source"), tmp_path / "packed")
+    return tmp_path / "packed"
