@@ -1,4 +1,4 @@
-// The part of rac_kernels._C_cpu that multiplies with packed weights; see bindings.cpp.
+// The part of rac_kernels._C_cpu that multiplies with packed weights, and with dense ones of 16 bits; see bindings.cpp.
 
 #include <pybind11/pybind11.h>
 
@@ -25,7 +25,8 @@ Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t
   if (rows < 0 || columns < 1 || value < 0 || value > 3) {
     throw std::invalid_argument("SparseWeight: sizes or value out of range");
   }
-  if (offsets ? value > 1 : columns % (value > 1 ? 64 : 32) != 0) {
+  const bool two_to_four = codes && !offsets;
+  if (two_to_four ? columns % (value > 1 ? 64 : 32) != 0 : value > 1) {
     throw std::invalid_argument("SparseWeight: columns or value that this packing does not have");
   }
   return {values, codes, offsets, scale, rows, columns, value};

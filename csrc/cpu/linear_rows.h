@@ -10,6 +10,7 @@
 
 #include "linear_2to4.h"
 #include "linear_bitmap.h"
+#include "linear_dense.h"
 
 constexpr int64_t TILE_BYTES = 96 << 10;  // of W, that stay in the L2 cache beside x
 constexpr int64_t X_FLOATS = 2 << 20;     // of x, that stay in the L3 cache while W is read once
@@ -75,12 +76,12 @@ RAC_INLINE void all_rows(const SparseLinear& job, const float* panels, Tile tile
 // Call `run(packing, tokens at a time)` for what the job holds.
 template <typename Run>
 RAC_INLINE void with_tokens(const SparseLinear& job, Run run) {
-  with_packing(job, [&](auto* packing) {
+  with_packing(job, [&](auto packing) {
     const int64_t at_once = tokens_at_once(job);
     if (at_once == 1) run(packing, std::integral_constant<int, 1>());
     else if (at_once == 2) run(packing, std::integral_constant<int, 2>());
     else if (at_once == 4) run(packing, std::integral_constant<int, 4>());
-    else if constexpr (!std::remove_pointer_t<decltype(packing)>::BITMAP) {
+    else if constexpr (decltype(packing)::PACKING == Packing::TWO_TO_FOUR) {
       run(packing, std::integral_constant<int, 8>());
     }
   });
@@ -88,10 +89,10 @@ RAC_INLINE void with_tokens(const SparseLinear& job, Run run) {
 
 template <typename Set>
 RAC_INLINE void arrange_group(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  with_tokens(job, [&](auto* packing, auto at_once) {
-    using Packing = std::remove_pointer_t<decltype(packing)>;
-    using Order = std::conditional_t<Packing::BITMAP, InOrder<Set::L>,
-                                     Block2to4<Set::L, Packing::Values::BYTES>>;
+  with_tokens(job, [&](auto packing, auto at_once) {
+    using P = decltype(packing);
+    using Order = std::conditional_t<P::PACKING == Packing::TWO_TO_FOUR,
+                                     Block2to4<Set::L, P::Values::BYTES>, InOrder<Set::L>>;
     constexpr int TB = decltype(at_once)::value;
     float* to = scratch.panels + group * TB * job.padded;
     with_element(job.element, [&](auto element) {
@@ -103,11 +104,16 @@ RAC_INLINE void arrange_group(const SparseLinear& job, const LinearScratch& scra
 
 template <typename Set>
 RAC_INLINE void linear(const SparseLinear& job, const LinearScratch& scratch) {
-  with_tokens(job, [&](auto* packing, auto at_once) {
-    using Packing = std::remove_pointer_t<decltype(packing)>;
-    using V = typename Packing::Values;
+  with_tokens(job, [&](auto packing, auto at_once) {
+    using P = decltype(packing);
+    using V = typename P::Values;
     constexpr int TB = decltype(at_once)::value;
-    if constexpr (Packing::BITMAP) {
+    if constexpr (P::PACKING == Packing::DENSE) {
+      constexpr int RB = TB == 4 ? 3 : 4;
+      all_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
+        tile_dense<Set, V, RB, TB>(job, row, token, x);
+      });
+    } else if constexpr (P::PACKING == Packing::BITMAP) {
       constexpr int RB = TB == 4 ? 3 : 4;
       all_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
         tile_bitmap<Set, V, RB, TB>(job, row, token, x);

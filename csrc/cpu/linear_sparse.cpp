@@ -67,7 +67,7 @@ void linear_sparse(const SparseLinear& job) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t group = 0; group < groups; ++group) arrange(job, scratch, group);
   run(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
-  if (!job.offsets) spread_not_finite(job, finite.get());
+  if (job.codes && !job.offsets) spread_not_finite(job, finite.get());
 }
 
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {

@@ -1,4 +1,4 @@
-// Linears whose weight stays packed. Addresses are the caller's tensors; nothing here owns memory.
+// Linears whose weight stays packed, or dense in 16 bits. Addresses are the caller's tensors; nothing here owns memory.
 #pragma once
 
 #include <cstdint>
@@ -7,18 +7,19 @@
 enum class Value { BF16, FP16, INT8, FP8 };
 enum class Element { FP32, BF16, FP16 };
 
-// y = x W^T, then scaled and shifted by row of W. W [R, C] is packed in one of two ways:
+// y = x W^T, then scaled and shifted by row of W. W [R, C] is packed in one of two ways, or dense:
 //   2:4     values [R', C/2], codes [R'/4, C/32, 4, 4], R' being R padded to whole fours: four bytes
 //           for each of four rows and 32 columns, a byte saying where in 8 columns the four values
 //           are, two bits each;
 //   bitmap  values one after another and codes [R, ceil(C/8)], a bit a weight; offsets say where
-//           the values of a row begin. 16 bytes may be read after the last value.
+//           the values of a row begin. 16 bytes may be read after the last value;
+//   dense   values [R, C], no codes.
 struct SparseLinear {
   const void* x;          // [tokens, columns]
   float* y;               // [tokens, rows]
   const uint8_t* values;
-  const uint8_t* codes;
-  const int64_t* offsets;  // [rows + 1], null for 2:4
+  const uint8_t* codes;    // null for dense
+  const int64_t* offsets;  // [rows + 1], null but for a bitmap
   const float* scale;      // [rows] or null
   const float* bias;       // [rows] or null
   int64_t tokens, rows, columns;
@@ -49,7 +50,7 @@ struct LinearScratch {
 
 // Tokens that a kernel takes at once.
 inline int64_t tokens_at_once(const SparseLinear& job) {
-  if (job.tokens > 4 && !job.offsets) return 8;
+  if (job.tokens > 4 && job.codes && !job.offsets) return 8;
   return job.tokens > 2 ? 4 : job.tokens;
 }
 

@@ -20,6 +20,7 @@
 // A value type says how many bytes a value has and what 32-bit words with it in their upper bytes
 // are as float32: widen() times FACTOR, which is left to the end of a sum.
 struct Bf16 {
+  using Dense = BFloat16;  // of elements.h
   static constexpr int BYTES = 2;
   static constexpr float FACTOR = 1.0f;
   template <int L>
@@ -29,6 +30,7 @@ struct Bf16 {
 };
 
 struct Fp16 {
+  using Dense = Float16;
   static constexpr int BYTES = 2;
   static constexpr float FACTOR = 1.0f;
   template <int L>
@@ -65,15 +67,11 @@ struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
 };
 
 // How a weight is packed, its values being V.
-template <typename V>
-struct TwoToFour {
+enum class Packing { DENSE, BITMAP, TWO_TO_FOUR };
+template <typename V, Packing P>
+struct Packed {
   using Values = V;
-  static constexpr bool BITMAP = false;
-};
-template <typename V>
-struct Bitmap {
-  using Values = V;
-  static constexpr bool BITMAP = true;
+  static constexpr Packing PACKING = P;
 };
 
 // Within every quarter of 128 bits of two registers: a0 b0 a1 b1 or, PART being 1, a2 b2 a3 b3.
@@ -132,20 +130,23 @@ RAC_INLINE void with_element(Element element, Run run) {
   else run(Float());
 }
 
-// Call `run<Packing>` for what the job holds.
+// Call `run(Packed<...>())` for what the job holds.
 template <typename Run>
 RAC_INLINE void with_packing(const SparseLinear& job, Run run) {
-  if (job.offsets) {
-    if (job.value == Value::BF16) run(static_cast<Bitmap<Bf16>*>(nullptr));
-    else run(static_cast<Bitmap<Fp16>*>(nullptr));
+  if (!job.codes) {
+    if (job.value == Value::BF16) run(Packed<Bf16, Packing::DENSE>());
+    else run(Packed<Fp16, Packing::DENSE>());
+  } else if (job.offsets) {
+    if (job.value == Value::BF16) run(Packed<Bf16, Packing::BITMAP>());
+    else run(Packed<Fp16, Packing::BITMAP>());
   } else if (job.value == Value::BF16) {
-    run(static_cast<TwoToFour<Bf16>*>(nullptr));
+    run(Packed<Bf16, Packing::TWO_TO_FOUR>());
   } else if (job.value == Value::FP16) {
-    run(static_cast<TwoToFour<Fp16>*>(nullptr));
+    run(Packed<Fp16, Packing::TWO_TO_FOUR>());
   } else if (job.value == Value::INT8) {
-    run(static_cast<TwoToFour<Int8>*>(nullptr));
+    run(Packed<Int8, Packing::TWO_TO_FOUR>());
   } else {
-    run(static_cast<TwoToFour<Fp8>*>(nullptr));
+    run(Packed<Fp8, Packing::TWO_TO_FOUR>());
   }
 }
 

@@ -1,6 +1,7 @@
-"""Linears with packed weights in C++."""
+"""Linears with packed weights, and with dense ones of 16 bits, in C++."""
 
 import weakref
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,11 +27,11 @@ class _Prepared:
             scale = scale.float().contiguous()
         for tensor in (packed.values, self.codes):
             module.collapse_huge_pages(tensor.data_ptr(), tensor.nbytes)
-        self.rows, self.columns = packed.shape
+        self.rows, columns = packed.shape
         self.kept = (packed.values, self.codes, offsets, scale)
         addresses = (0 if t is None else t.data_ptr() for t in self.kept)
         self.weight = module.SparseWeight(
-            *addresses, self.rows, self.columns, _VALUES[packed.dtype]
+            *addresses, self.rows, columns, _VALUES[packed.dtype]
         )
 
 
@@ -74,20 +75,31 @@ def _codes_2to4(packed: Packed2to4) -> Tensor:
 def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU."""
     held = _prepare(packed)
-    dtype = x.dtype
+    return _linear(x, held.weight, held.rows, bias)
+
+
+def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU; W [R, C] in bf16 or fp16."""
+    weight = weight.contiguous()
+    shared = load(CPU).SparseWeight(weight.data_ptr(), 0, 0, 0, *weight.shape, _VALUES[weight.dtype])
+    return _linear(x, shared, weight.shape[0], bias)
+
+
+def _linear(x: Tensor, weight: Any, rows: int, bias: Tensor | None) -> Tensor:
+    dtype, columns = x.dtype, x.shape[-1]
     x = x.contiguous()
-    count = x.numel() // held.columns
+    count = x.numel() // columns
     y = torch.empty(
-        (*x.shape[:-1], held.rows), dtype=dtype if dtype == torch.bfloat16 else torch.float32
+        (*x.shape[:-1], rows), dtype=dtype if dtype == torch.bfloat16 else torch.float32
     )
     if bias is not None:
         bias = bias.float().contiguous()
-    held.weight.linear(
+    weight.linear(
         x.data_ptr(),
         DTYPES[dtype],
         y.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         count,
-        1 if count * held.rows * held.columns < _PARALLEL else threads(),
+        1 if count * rows * columns < _PARALLEL else threads(),
     )
     return y if y.dtype == dtype else y.to(dtype)

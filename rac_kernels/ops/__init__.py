@@ -3,6 +3,7 @@
 from rac_kernels.ops.alps import alps
 from rac_kernels.ops.batch import factor_hessians, sparsegpt_batch
 from rac_kernels.ops.capture import capture_, flush_, rmsnorm_capture, swiglu_capture
+from rac_kernels.ops.dense import linear_dense
 from rac_kernels.ops.hessian import (
     factor_hessian,
     hessian_accumulate_,
@@ -30,6 +31,7 @@ __all__ = [
     "hessian_accumulate_",
     "linear_2to4",
     "linear_bitmap",
+    "linear_dense",
     "linear_status",
     "magnitude",
     "mask_and_pack_2to4",

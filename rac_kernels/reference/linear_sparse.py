@@ -1,4 +1,4 @@
-"""Linears with packed weights: unpack, then multiply."""
+"""Linears with packed weights: unpack, then multiply; and with dense ones."""
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
 def linear_bitmap(x: Tensor, packed: PackedBitmap, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C], summed in float32, rounded once."""
     return _linear(x, unpack_bitmap(packed).float(), None, bias)
+
+
+def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C], summed in float32, rounded once."""
+    return _linear(x, weight.float(), None, bias)
 
 
 def _linear(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
