@@ -1,21 +1,23 @@
 """Tokens/s of whole-model decoding: dense in bf16 and fp32, and with packed sparse linears.
 
     python -m benchmarks.bench_throughput [--models runs/smollm2 ...] [--layers N] [--batches B ...]
-                                          [--device cuda] [--threads N] [--out benchmarks/results]
-                                          [--resume]
+                                          [--dtypes bf16] [--device cuda] [--threads N]
+                                          [--out benchmarks/results] [--resume]
 
 A row is written as soon as it is measured; `--resume` leaves out those that --out has from this
 commit. What is pruned is laid out as in the paper's Table 4: the first third of the decoder layers,
 the first and the last, all; at 2:4, at 2:4 in fp8 and, packed as a bitmap, at 50%. Weights are the
 same in all contenders, pruned by magnitude: dense with zeros in bf16, or packed; activations in
 bf16 or fp32. The engine, cache and sampler (greedy) are ours in all, with all they do for a dense
-model: sibling linears as one product, oneDNN's own layout for fp32 on a CPU, fused norms and
-SwiGLU. They take turns, a round of steps each. Before any timing packed and dense must decode the
-same greedy tokens with fp32 activations, and give the same logits within rounding with bf16 ones;
-in fp8, where activations are rounded too, the logits alone are compared.
+model: sibling linears as one product, oneDNN's own layout for fp32 and linear_dense for bf16 on a
+CPU, fused norms and SwiGLU; "torch_bf16" alone leaves the linears to torch, one by one. They take
+turns, a round of steps each. Before any timing packed and dense must decode the same greedy tokens
+with fp32 activations, where those are asked for, and give the same logits within rounding with bf16
+ones; in fp8, where activations are rounded too, the logits alone are compared.
 
 Embeddings, the head and the attention over the cache are dense in all, and counted. All contenders
-are in memory at once, an estimated 20 bytes a parameter: shorten the 1.5B, e.g. `--layers 8`.
+are in memory at once, an estimated 20 bytes a parameter, 6 with `--dtypes bf16`, which the whole
+1.5B needs in 24 GB.
 """
 
 import copy
@@ -90,21 +92,32 @@ def prune(dense: nn.Module, scope: str, pattern: str, kind: type) -> tuple[nn.Mo
     return pruned, names
 
 
-def contenders(pruned: nn.Module, names: list[str], kind: type) -> dict[str, nn.Module]:
+def contenders(
+    pruned: nn.Module, names: list[str], kind: type, dtypes: list[str]
+) -> dict[str, nn.Module]:
     """The pruned model dense and packed, in each dtype of activations, ready to decode."""
-    packed = copy.deepcopy(pruned)
+    packed = same_tensors(pruned)
     for name in names:
         linear = packed.get_submodule(name)
         packed.set_submodule(name, kind(kind.pack(linear.weight), linear.bias))
     models = {"dense_bf16": pruned, "packed_bf16": packed}
-    models |= {
-        name.replace("bf16", "fp32"): copy.deepcopy(model).float() for name, model in models.items()
-    }
-    for model in models.values():
+    if "fp32" in dtypes:
+        models |= {
+            name.replace("bf16", "fp32"): copy.deepcopy(model).float()
+            for name, model in models.items()
+        }
+    models["torch_bf16"] = same_tensors(pruned)
+    for name, model in models.items():
         use_grouped_attention(model)
-        stack(model)
+        if name != "torch_bf16":
+            stack(model)
         fuse(model)
     return models
+
+
+def same_tensors(model: nn.Module) -> nn.Module:
+    """A copy of the modules with the same parameters and buffers."""
+    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})
 
 
 def prompts(batch: int) -> list[list[int]]:
@@ -120,13 +133,14 @@ def check(models: dict[str, nn.Module], kind: type) -> None:
     Raises:
         RuntimeError: they do not.
     """
-    sampling = Sampling(CHECKED, 0)
-    dense, packed = (
-        sorted((t.index, t.output_ids) for t in generate(models[name], prompts(2), sampling))
-        for name in ("dense_fp32", "packed_fp32")
-    )
-    if dense != packed and kind is not Linear2to4FP8:
-        raise RuntimeError("packed and dense models decode different tokens in fp32")
+    if "dense_fp32" in models and kind is not Linear2to4FP8:
+        sampling = Sampling(CHECKED, 0)
+        dense, packed = (
+            sorted((t.index, t.output_ids) for t in generate(models[name], prompts(2), sampling))
+            for name in ("dense_fp32", "packed_fp32")
+        )
+        if dense != packed:
+            raise RuntimeError("packed and dense models decode different tokens in fp32")
     device = next(models["dense_bf16"].parameters()).device
     ids = torch.tensor(prompts(2), device=device)
     dense, packed = (models[name](ids).logits.float() for name in ("dense_bf16", "packed_bf16"))
@@ -161,15 +175,16 @@ def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> Non
         wanted = missing(wanted, options.out)
     if not wanted:
         return
-    models = contenders(*prune(dense, LAYOUTS[layout], pattern, kind), kind)
+    models = contenders(*prune(dense, LAYOUTS[layout], pattern, kind), kind, options.dtypes)
     check(models, kind)
     for row in wanted:
         rates = tokens_per_second(models, row["B"], options)
-        best = {kind: max(rates[f"{kind}_{d}"] for d in DTYPES) for kind in ("dense", "packed")}
+        best = {k: max(rates[f"{k}_{d}"] for d in options.dtypes) for k in ("dense", "packed")}
         row["steps"] = options.steps
         row |= {f"{k}_tokens_per_s": rate for k, rate in rates.items()}
         row |= {f"{k}_bytes": nbytes(models[f"{k}_bf16"]) for k in ("dense", "packed")}
         row["speedup"] = best["packed"] / best["dense"]
+        row["over_torch_bf16"] = best["packed"] / rates["torch_bf16"]
         report(row, options.out, "throughput")
 
 
@@ -203,12 +218,15 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="first layers only")
     parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS), choices=FORMATS)
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--steps", type=int, default=8, help="in a round")
     parser.add_argument("--resume", action="store_true", help="measure what --out lacks")
     options = parser.parse_args()
     if options.resume and options.out is None:
         parser.error("--resume needs --out, where the rows are")
+    if "bf16" not in options.dtypes:
+        parser.error("--dtypes needs bf16")
     if options.quick:
         options.batches = options.batches[:1]
     torch.set_num_threads(options.threads)

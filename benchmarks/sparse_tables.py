@@ -35,21 +35,25 @@ def throughput_table(folder: Path) -> str:
     keys = ("device", "threads", "model", "layers", "layout", "format", "B")
     rows = latest(read_results(folder, "throughput"), *keys)
     header = (
-        "device|model|layout|format|B>|dense fp32 tokens/s>|dense bf16>|packed, fp32 activations>"
-        "|packed, bf16 activations>|best packed over best dense>|bytes of the layers>"
+        "device|model|layout|format|B>|torch, dense bf16, tokens/s>|dense bf16>|dense fp32>"
+        "|packed, bf16 activations>|packed, fp32>|packed over torch's bf16>"
+        "|best packed over best dense>|bytes of the layers>"
     )
     return markdown(header, (_throughput_row(row) for row in rows))
 
 
 def _throughput_row(row: dict) -> list[str]:
-    names = ("dense_fp32", "dense_bf16", "packed_fp32", "packed_bf16")
+    names = ("torch_bf16", "dense_bf16", "dense_fp32", "packed_bf16", "packed_fp32")
+    rates = [row.get(f"{name}_tokens_per_s") for name in names]
+    over = row.get("over_torch_bf16")
     return [
         device_name(row),
         f"{row['model']}, {row['layers']} layers",
         row["layout"],
         row["format"],
         str(row["B"]),
-        *(f"{row[f'{name}_tokens_per_s']:,.1f}" for name in names),
+        *("" if rate is None else f"{rate:,.1f}" for rate in rates),
+        "" if over is None else f"{over:.2f}x",
         f"{row['speedup']:.2f}x",
         f"{row['packed_bytes'] / row['dense_bytes']:.2f}x",
     ]

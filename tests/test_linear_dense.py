@@ -105,9 +105,7 @@ def test_auto_is_native_where_it_is_faster(monkeypatch):
     )
     weight = inputs(16, 24, dtype=torch.bfloat16)
     for supported in (True, False):
-        monkeypatch.setattr(
-            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda s=supported: s
-        )
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda s=supported: s)
         for tokens in (1, 8, 9):
             linear_dense(inputs(tokens, 24, dtype=torch.bfloat16), weight)
     linear_dense(inputs(1, 24), weight.float())  # a float32 weight is torch's

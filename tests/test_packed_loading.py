@@ -15,7 +15,7 @@ from rac.engines import Sampling, generate
 from rac.engines.describe import fingerprint
 from rac.engines.fused import FusedMLP
 from rac.models import load_model
-from rac.packed.linears import LINEARS, Linear2to4, LinearBitmap, PackedLinear
+from rac.packed.linears import LINEARS, DenseLinear, Linear2to4, LinearBitmap, PackedLinear
 from rac.packed.pack import pack
 
 ROOT = Path(__file__).parent.parent
@@ -189,3 +189,18 @@ def test_what_is_prepared_for_a_weight_goes_with_it(both):
     module.weight_values = module.weight_values.clone()
     assert module.packed is not second and module.packed.values is module.weight_values
     assert copy.deepcopy(module).packed.values is not module.weight_values
+
+
+def test_what_stays_dense_is_fast_too(both):
+    """The head of a packed model is a linear_dense, in bf16."""
+    source, folder = both
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    assert type(model.lm_head) is DenseLinear and not model.lm_head.bias
+    dense = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+    x = torch.randn(2, 3, model.lm_head.in_features, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        ours, expected = model.lm_head(x), dense.lm_head(x)
+    torch.testing.assert_close(ours, expected, rtol=2**-7, atol=2**-7)
+    wide = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        assert wide.lm_head(x.float()).dtype == torch.float32

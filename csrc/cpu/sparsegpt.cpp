@@ -96,7 +96,7 @@ struct Shared {
       : rows_of_tile(tile_rows()), step(tile_columns()),
         widest(std::min(job.block_size, job.columns)), slot(widest * up_to_multiple(widest, step)),
         inverses(2 * slot * job.threads),
-        carry(up_to_multiple(widest, step) * up_to_multiple(job.columns, rows_of_tile)),
+        carry(up_to_multiple(widest, step) * up_to_multiple(job.columns, CHUNK)),
         values(up_to_multiple(widest, step) * up_to_multiple(most_rows(job), rows_of_tile)),
         found(job.rule == Rule::COUNT || job.rule == Rule::THRESHOLD ? job.threads : 0) {
     for (const Matrix& matrix : job.matrices) {
@@ -116,8 +116,7 @@ struct Shared {
   Columns columns_of(const SparseGPT& job, int64_t start, int thread) {
     float* inverse = inverses.get() + 2 * slot * thread;
     const int64_t width = std::min(job.block_size, job.columns - start);
-    return {start, width, up_to_multiple(width, step), inverse, inverse + slot, carry.get(),
-            up_to_multiple(start, rows_of_tile) * step};
+    return {start, width, up_to_multiple(width, step), inverse, inverse + slot, carry.get()};
   }
 
   int64_t rows_of_tile, step, widest;

@@ -29,6 +29,9 @@ enum class Rule {
   GROUPS,     // n of every m columns of a row, on the weights as updated so far
 };
 
+// Columns of D that a product takes at once: whole tiles of the carry for every instruction set.
+constexpr int64_t CHUNK = 240;
+
 // A weight of the layer, [rows, columns].
 struct Matrix {
   const void* weight;
@@ -58,8 +61,7 @@ struct Columns {
   int64_t padded;        // width up to a multiple of N
   const float* inverse;  // [width, padded], U_bb^-1, zeros in the padding
   const float* groups;   // the same as [padded / N][width][N]
-  float* carry;          // [padded / N][stride_carry / N][N]
-  int64_t stride_carry;  // floats between two groups of N columns
+  float* carry;          // [start / CHUNK][padded / N][CHUNK][N], up to a whole chunk
 };
 
 // The block of one matrix.

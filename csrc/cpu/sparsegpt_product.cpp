@@ -1,5 +1,6 @@
 // The products of sparsegpt.h. Rows are lanes, columns are broadcast: VECTORS * N sums stay in
-// registers over KC steps, a chunk of D [KC][T] in the L1 cache, one of the carry in the L2 cache.
+// registers over CHUNK steps, a chunk of D [CHUNK][T] in the L1 cache, one of the carry in the L2
+// cache.
 //
 // An entry receives, chunk after chunk, the chunk's sum in order of k: the same bits for any number
 // of threads and every place in a tile, and the same for AVX2 and AVX-512, which fuse a product
@@ -14,7 +15,15 @@
 
 namespace {
 
-constexpr int64_t KC = 256;
+static_assert(CHUNK % Tiling<4>::T == 0 && CHUNK % Tiling<8>::T == 0 &&
+              CHUNK % Tiling<16>::T == 0);
+
+// Rows k and after of the carry's columns j .. j + N, [.][N].
+template <int L>
+RAC_INLINE float* carry_at(const Columns& columns, int64_t k, int64_t j) {
+  return columns.carry + k / CHUNK * CHUNK * columns.padded + j * CHUNK +
+         k % CHUNK * Tiling<L>::N;
+}
 
 // Rows k0 .. k0 + T of the carry. `left` [width][T] holds those of U: where the matrix is a power
 // of two wide, its rows lie in one set of a cache, which holds but eight of them.
@@ -37,7 +46,7 @@ RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t
 #pragma GCC unroll 3
       for (int v = 0; v < V; ++v) *reinterpret_cast<F32<L>*>(&negative[n][v * L]) = -sum[n][v];
     }
-    float* out = columns.carry + j / N * columns.stride_carry + k0 * N;
+    float* out = carry_at<L>(columns, k0, j);
     for (int k = 0; k < T; k += 4) {
       for (int n = 0; n < N; n += 4) transpose_4x4(&negative[n][k], T, out + k * N + n, N);
     }
@@ -77,7 +86,7 @@ RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Bl
   for (int64_t j = 0; j < columns.padded; j += N, next += share) {
     for (int64_t line = 0; line < share; line += 64) __builtin_prefetch(next + line, 0, 2);
     F32<L> sum[N][V];
-    const float* right = columns.carry + j / N * columns.stride_carry + k0 * N;
+    const float* right = carry_at<L>(columns, k0, j);
     multiply<L>(left, T, right, N, depth, sum);
     auto* to = reinterpret_cast<F32<L>*>(values + j * T);
 #pragma GCC unroll 8
@@ -92,8 +101,8 @@ template <int L>
 RAC_INLINE void add_all(const SparseGPT& job, const Columns& columns, const Block& block,
                         const Team& team) {
   const int64_t tiles = (block.matrix.rows + Tiling<L>::T - 1) / Tiling<L>::T;
-  for (int64_t k0 = 0; k0 < columns.start; k0 += KC) {
-    const int64_t depth = std::min(KC, columns.start - k0);
+  for (int64_t k0 = 0; k0 < columns.start; k0 += CHUNK) {
+    const int64_t depth = std::min(CHUNK, columns.start - k0);
     for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
       add_chunk<L>(job, columns, block, tile, k0, depth);
     }

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from rac.packed.linears import Linear2to4, LinearBitmap
+from rac.packed.linears import HALVES, DenseLinear, Linear2to4, LinearBitmap
 from rac_kernels import linear_dense
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-HALVES = (torch.bfloat16, torch.float16)
+DENSE = (nn.Linear, DenseLinear)
 PACKED_ROWS = 64  # the batch that oneDNN's layout is chosen for; any batch may use it
 
 
@@ -148,7 +148,7 @@ def stack(model: PreTrainedModel) -> list[StackedLinears]:
                 taken.update(linears)
             elif _stackable_packed(linears):
                 found.append(StackedPacked(linears))
-    singles = [m for m in model.modules() if type(m) is nn.Linear and m not in taken]
+    singles = [m for m in model.modules() if type(m) in DENSE and m not in taken]
     found += [StackedLinears([module]) for module in singles]
     for stacked in found:
         for index, module in enumerate(stacked.linears):
@@ -157,7 +157,7 @@ def stack(model: PreTrainedModel) -> list[StackedLinears]:
 
 
 def _stackable(linears: list[nn.Module | None]) -> bool:
-    if not all(type(module) is nn.Linear for module in linears):
+    if not all(type(module) in DENSE for module in linears):
         return False
     kinds = {(x.in_features, x.weight.dtype, x.weight.device, x.bias is None) for x in linears}
     return len(kinds) == 1

@@ -12,12 +12,14 @@ from rac_kernels import (
     PackedBitmap,
     linear_2to4,
     linear_bitmap,
+    linear_dense,
     pack_2to4,
     pack_bitmap,
     unpack_2to4,
     unpack_bitmap,
 )
 
+HALVES = (torch.bfloat16, torch.float16)
 TAIL = 32  # values that a bitmap has room for after its last one
 
 
@@ -129,6 +131,16 @@ class LinearBitmap(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
         return linear_bitmap(x, self.packed, self.bias)
+
+
+class DenseLinear(nn.Linear):
+    """A linear of a packed model that stays dense, its head above all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., R] of x [..., C]."""
+        if self.weight.dtype in HALVES and x.dtype == self.weight.dtype:
+            return linear_dense(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 LINEARS = {kind.FORMAT: kind for kind in (Linear2to4, Linear2to4FP8, LinearBitmap)}

@@ -8,7 +8,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from rac.packed.check import DTYPES, check_linears, expected_parts, stored_tensors
-from rac.packed.linears import meta_linear
+from rac.packed.linears import DenseLinear, meta_linear
 from rac.packed.registration import QUANT_METHOD, VERSION
 
 if TYPE_CHECKING:  # this module is imported while transformers itself is
@@ -65,6 +65,12 @@ class PackedQuantizer(HfQuantizer):
             named[here] = entry
         # As this model names them, and so saves them: without the base model's prefix, or with it.
         self.quantization_config.linears = named
+
+    def _process_model_after_weight_loading(self, model: "PreTrainedModel", **kwargs: Any) -> None:
+        """Have the linears that stay dense multiply as fast as those that were packed."""
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = DenseLinear
 
     def is_serializable(self) -> bool:
         """Packed tensors are saved as they are."""

@@ -30,9 +30,7 @@ class _Prepared:
         self.rows, columns = packed.shape
         self.kept = (packed.values, self.codes, offsets, scale)
         addresses = (0 if t is None else t.data_ptr() for t in self.kept)
-        self.weight = module.SparseWeight(
-            *addresses, self.rows, columns, _VALUES[packed.dtype]
-        )
+        self.weight = module.SparseWeight(*addresses, self.rows, columns, _VALUES[packed.dtype])
 
 
 # An entry goes with its weight.
@@ -81,7 +79,9 @@ def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | N
 def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU; W [R, C] in bf16 or fp16."""
     weight = weight.contiguous()
-    shared = load(CPU).SparseWeight(weight.data_ptr(), 0, 0, 0, *weight.shape, _VALUES[weight.dtype])
+    shared = load(CPU).SparseWeight(
+        weight.data_ptr(), 0, 0, 0, *weight.shape, _VALUES[weight.dtype]
+    )
     return _linear(x, shared, weight.shape[0], bias)
 
 
