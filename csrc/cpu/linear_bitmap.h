@@ -7,8 +7,7 @@
 
 #include "linear_values.h"
 
-constexpr int64_t FETCHED_BITMAP = 2048;  // bytes of values fetched before they are needed
-constexpr int64_t FETCHED_BITS = 512;     // and of the bitmap
+constexpr int64_t FETCHED_BITMAP = 4096;  // bytes of values fetched before they are needed
 
 // A row of W; `bits` are the columns at hand, the next one lowest.
 struct BitmapRow {
@@ -73,11 +72,12 @@ RAC_INLINE void tile_bitmap(const SparseLinear& job, int64_t row, int64_t token,
   const int64_t length = 2 * (job.offsets[row + 1] - job.offsets[row]);
   int64_t byte = 0, ahead = FETCHED_BITMAP;
   for (; byte + 8 <= bytes; byte += 8, x += 64 * TB) {
+    // The bitmap's rows are too short for a processor to see where they go: the next RB are fetched.
+    __builtin_prefetch(rows[0].codes + RB * bytes + RB * byte, 0, 2);
     if (8 * (bytes - byte) <= FETCHED_BITMAP) ahead = FETCHED_BITMAP + (RB - 1) * length;
 #pragma GCC unroll 4
     for (int r = 0; r < RB; ++r) {
       __builtin_prefetch(rows[r].values + ahead);
-      __builtin_prefetch(rows[r].codes + byte + FETCHED_BITS);
       std::memcpy(&rows[r].bits, rows[r].codes + byte, 8);
     }
 #pragma GCC unroll 8
