@@ -226,7 +226,7 @@ class FactorConfig:
 SMALL_FACTOR = 8192
 
 FACTOR = {
-    90: (FactorConfig(), FactorConfig(panel=1024), FactorConfig(block=128, block_warps=8)),
+    90: (FactorConfig(), FactorConfig(panel=1024)),
     80: (FactorConfig(block_k=16), FactorConfig(block_k=16, panel=1024)),
 }
 
