@@ -38,8 +38,9 @@ def test_kernel_compiles_without_spills(compiled, name):
 
 
 @pytest.mark.skipif(not OTHER_TRITON, reason="RAC_OTHER_TRITON names no folder with a Triton")
-def test_another_triton_spills_nothing_either():
-    results = compile_all(list(CASES.values()), triton=OTHER_TRITON)
+def test_another_triton_spills_nothing_on_hopper_either():
+    cases = [case for case in CASES.values() if case.capability == 90]
+    results = compile_all(cases, triton=OTHER_TRITON)
     spilling = {n: r for n, r in results.items() if r.error or r.spills or r.stack}
     assert not spilling, spilling
 
