@@ -101,17 +101,19 @@ def make_plan(
     widest = max(group.in_features for group in groups)
     # float32 [C, C] held while a layer is solved: H, its factor and what they are made from
     solving = (6 if recipe.solver == "alps" else 3) * 4 * widest**2
+    following = 4 * widest**2  # read while a layer is solved
     hidden = recipe.tokens * model.config.get_text_config().hidden_size * item
     device = next(model.parameters()).device
     slots = max(recipe.batch_size, staged_tokens(device))
     decode = {
         "Hessians": hessians,
         "staging": 2 * slots * sum(group.in_features for group in groups) * item,
+        "next Hessian": following,
         "factor": solving,
     }
     replay = {"Hessians": one_layer, "hidden states": 2 * hidden, "factor": solving}
     if recipe.hessians:
-        decode = {"Hessian": 4 * widest**2, "factor": solving}
+        decode = {"next Hessian": following, "factor": solving}
     elif recipe.calibration == "rac":
         decode["cache"] = replay["cache"] = cache_bytes(model, recipe, longest_prompt)
         if device.type == "cpu" and model.dtype == torch.float32:

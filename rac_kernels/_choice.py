@@ -120,10 +120,8 @@ def triton_mask(scores: Tensor, pattern: Pattern, per: str, block_size: int) -> 
     return triton_usable(scores)
 
 
-def triton_block(weights: list[Tensor], block_size: int, grow: bool) -> str | None:
+def triton_block(weights: list[Tensor], block_size: int) -> str | None:
     """None when the Triton block solve can take ``weights``, else why not."""
-    if grow:
-        return "it prunes by a pattern or to a mask, and both are given: growing is not in it"
     columns = min(block_size, weights[0].shape[1])
     largest = max(columns, *(weight.shape[0] for weight in weights)) * columns
     if largest >= 2**31:

@@ -101,21 +101,29 @@ def all_cases(part: str = "") -> list[Case]:
     return [case for case in cases if part in case.name and case.name in kept]
 
 
-def compile_all(cases: list[Case], ptx: Path | None = None) -> dict[str, Compiled]:
-    """Compile in processes without TRITON_INTERPRET; name -> result. PTX goes to folder `ptx`."""
+def compile_all(
+    cases: list[Case], ptx: Path | None = None, triton: str | None = None
+) -> dict[str, Compiled]:
+    """Compile in processes without TRITON_INTERPRET; name -> result.
+
+    PTX goes to folder `ptx`; `triton` is a folder with another Triton than the one installed.
+    """
     if ptx is not None:
         ptx.mkdir(parents=True, exist_ok=True)
     folder = str(ptx.resolve()) if ptx is not None else ""
     count = max(1, min(os.cpu_count() or 1, len(cases) // 4))
     with ThreadPoolExecutor(count) as pool:
         shares = [cases[n::count] for n in range(count)]
-        done = pool.map(lambda share: _run_worker(share, folder), shares)
+        done = pool.map(lambda share: _run_worker(share, folder, triton), shares)
         results = {name: result for part in done for name, result in part.items()}
     return {case.name: results[case.name] for case in cases}
 
 
-def _run_worker(cases: list[Case], folder: str) -> dict[str, Compiled]:
+def _run_worker(cases: list[Case], folder: str, triton: str | None) -> dict[str, Compiled]:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    if triton is not None:
+        paths = [triton, *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
     request = {"ptx": folder, "cases": [dataclasses.asdict(case) for case in cases]}
     done = subprocess.run(
         [sys.executable, __file__, "--worker"],

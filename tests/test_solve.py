@@ -101,6 +101,21 @@ def test_energy_reads_the_lower_triangle_alone(features):
     assert output_energy(weight, hessian + unspecified) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_error_of_an_ill_conditioned_layer(dtype, transposed):
+    """Scales over four decades, an error that is a small part of what cancels in its sum."""
+    x = activations(600, 200, spread=4.0) + 5.0
+    hessian = rac_kernels.hessian_accumulate_(torch.zeros(200, 200), x)
+    weight = torch.randn(48, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if transposed:  # as Conv1D stores it
+        weight = weight.T.contiguous().T
+    (pruned,), (result,) = solve_group(("a",), 0, [weight], hessian, Pattern(0.5), dtype=dtype)
+    assert pruned.dtype == dtype
+    assert result.error == pytest.approx(true_error(x, weight, pruned), rel=1e-3)
+    assert reconstruction_error(weight, weight, hessian) == 0
+
+
 def test_damping_that_was_needed_is_reported():
     """Rank one and no damping asked: the first factorisation fails, 0.01 is enough."""
     x = torch.ones(5, 8)

@@ -27,9 +27,9 @@ gpu = [
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Two diagonal blocks a panel, so that few columns have several panels."""
+    """Two blocks a panel, two strips a block: few columns have several, and tiles of two widths."""
     for capability, configs in tuning.FACTOR.items():
-        small = dataclasses.replace(configs[0], panel=128, block_i=64)
+        small = dataclasses.replace(configs[0], block=32, panel=128, block_i=64, block_j=16)
         monkeypatch.setitem(tuning.FACTOR, capability, (small,))
 
 
@@ -54,9 +54,9 @@ def symmetric(hessian):
     return hessian.tril() + hessian.tril(-1).mT
 
 
-# One column, one off a block of 64, one off a panel of 128, two panels and a part of a block.
+# One column, one off a block of 32, one off a panel of 64, two panels and a part of a block.
 @pytest.mark.parametrize(
-    ("features", "overwrite"), [(1, False), (63, True), (64, False), (129, True), (260, False)]
+    ("features", "overwrite"), [(1, False), (31, True), (32, False), (65, True), (132, False)]
 )
 def test_factors_the_damped_hessian(narrow, features, overwrite):
     hessian = lower_hessian(features)
@@ -79,32 +79,32 @@ def test_default_panels():
 
 def test_only_the_lower_triangle_is_touched(narrow):
     """A next attempt with more damping starts from what the upper triangle keeps."""
-    hessian = symmetric(lower_hessian(200)) + 1e3 * torch.eye(200, device=DEVICE)
-    hessian += torch.arange(40000.0, device=DEVICE).view(200, 200).triu(1)
+    hessian = symmetric(lower_hessian(100)) + 1e3 * torch.eye(100, device=DEVICE)
+    hessian += torch.arange(10000.0, device=DEVICE).view(100, 100).triu(1)
     before = hessian.clone()
     assert reversed_cholesky_(hessian) is None
     assert torch.equal(hessian.triu(1), before.triu(1))
 
 
 def test_dead_columns_and_low_rank(narrow):
-    x = activations(20, 150)  # rank 20 of 150
-    x[:, [0, 63, 64, 149]] = 0
+    x = activations(20, 80)  # rank 20 of 80
+    x[:, [0, 31, 32, 79]] = 0
     hessian = hessian64(x).float().to(DEVICE)
     factor = factor_hessian(hessian, impl="triton")
-    assert factor.dead.nonzero().flatten().tolist() == [0, 63, 64, 149]
+    assert factor.dead.nonzero().flatten().tolist() == [0, 31, 32, 79]
     assert_factors(factor.upper, damped(hessian.cpu(), 0.01))
 
 
 def test_ill_conditioned(narrow):
-    hessian = lower_hessian(150, tokens=400, spread=6.0)  # column scales over six decades
+    hessian = lower_hessian(80, tokens=400, spread=6.0)  # column scales over six decades
     factor = factor_hessian(hessian, damping=1e-6, impl="triton")
     assert factor.attempts == 1
     assert_factors(factor.upper, damped(symmetric(hessian.cpu()), 1e-6))
 
 
-@pytest.mark.parametrize("column", [0, 64, 99])
+@pytest.mark.parametrize("column", [0, 31, 79])
 def test_the_first_pivot_that_is_not_positive_is_named(narrow, column):
-    hessian = torch.eye(100, device=DEVICE)
+    hessian = torch.eye(80, device=DEVICE)
     hessian[column, column] = -1.0
     hessian[max(column - 70, 0), max(column - 70, 0)] = -1.0  # comes later: columns count down
     assert reversed_cholesky_(hessian) == (column, -1.0)
@@ -113,8 +113,8 @@ def test_the_first_pivot_that_is_not_positive_is_named(narrow, column):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_damping_doubles_until_it_suffices(narrow, overwrite):
     generator = torch.Generator().manual_seed(3)
-    basis = torch.linalg.qr(torch.randn(70, 70, generator=generator).double()).Q
-    values = torch.ones(70, dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=generator).double()).Q
+    values = torch.ones(40, dtype=torch.float64)
     values[0] = -0.1
     hessian = ((basis * values) @ basis.mT * 100).float()
     expected = damped(hessian, 0.16)
@@ -125,8 +125,8 @@ def test_damping_doubles_until_it_suffices(narrow, overwrite):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_not_finite_is_named(narrow, bad):
-    hessian = lower_hessian(70)
-    hessian[66, 20] = bad
+    hessian = lower_hessian(40)
+    hessian[36, 20] = bad
     with pytest.raises(ValueError, match="factor_hessian: .*NaN or Inf"):
         factor_hessian(hessian, 0.5, impl="triton")
 

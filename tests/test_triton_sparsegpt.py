@@ -135,8 +135,70 @@ def test_prunes_to_a_given_mask():
     assert torch.equal(kept, mask)
     torch.testing.assert_close(pruned, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, expected[2], rtol=1e-5, atol=0)
-    with pytest.raises(ValueError, match="impl='triton' cannot run: .* growing is not in it"):
-        solve(weight, hessian, Pattern(0.5), mask=mask.to(DEVICE))
+
+
+# A block whose count the mask exceeds, one that it exceeds in some rows, one that it leaves room
+# in; compat with ties; a network of four, ranking, a step of several groups and a part of one.
+@pytest.mark.parametrize("rule", ["0.5", "0.1", "0.5 compat", "2:4", "3:5", "20:40"])
+def test_grows_a_mask_as_the_reference_does(rule):
+    text, *compat = rule.split()
+    pattern = Pattern.parse(text)
+    weight, hessian = layer(9, 80)
+    mask = torch.rand(9, 80, generator=torch.Generator().manual_seed(7)) < 0.7
+    mask[0], mask[1] = True, False
+    mask[:, 40:48] = False
+    options = {"mask": mask.to(DEVICE), "compat": bool(compat), "block_size": 40}
+    before = options["mask"].clone()
+    pruned, kept, loss = solve(weight, hessian, pattern, **options)
+    expected = solve(weight, hessian, pattern, "reference", **options)
+    assert torch.equal(kept, expected[1])
+    assert torch.equal(options["mask"], before)
+    assert torch.equal(pruned != 0, kept)
+    torch.testing.assert_close(pruned, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, expected[2], rtol=1e-5, atol=0)
+    if pattern.structured:
+        given, pruned_of = ((~m).view(9, -1, pattern.m).sum(2) for m in (mask, kept))
+        assert torch.equal(pruned_of, given.clamp(min=pattern.n))
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_grown_masks_take_the_lowest_of_the_rest_and_the_first_of_ties(compat):
+    weight = torch.tensor([[0.0, 4.0, 3.0, -2.0, 2.0, 9.0], [5.0, 5.0, 2.0, 5.0, 5.0, 5.0]])
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    mask[0, 1] = mask[1, 5] = False
+    options = {"mask": mask.to(DEVICE), "compat": compat}
+    _, kept, _ = solve(weight, torch.eye(6), Pattern(0.25 if compat else 0.3333), **options)
+    # four go, the given two among them: 0 and the first 2; compat takes all of the 2s.
+    pruned = [[0, 0], [0, 1], [0, 3], [1, 5]] + compat * [[0, 4], [1, 2]]
+    assert sorted(pruned) == (~kept).nonzero().tolist()
+
+
+@pytest.mark.parametrize("pattern", ["0.5", "2:4"])
+def test_grown_from_a_mask_that_prunes_nothing_it_is_the_pattern(pattern):
+    weight, hessian = layer(4, 40)
+    free = torch.ones(4, 40, dtype=torch.bool, device=DEVICE)
+    grown = solve(weight, hessian, Pattern.parse(pattern), mask=free)
+    for mine, theirs in zip(grown, solve(weight, hessian, Pattern.parse(pattern)), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_each_of_stacked_matrices_grows_its_own_mask():
+    weight, hessian = layer(12, 36)
+    mask = torch.rand(12, 36, generator=torch.Generator().manual_seed(3)) < 0.6
+    mask[5:] |= torch.rand(7, 36, generator=torch.Generator().manual_seed(4)) < 0.9
+    parts, masks = [weight[:5], weight[5:]], [mask[:5], mask[5:]]
+    factor = move(factor_hessian(hessian))
+    stacked = sparsegpt(
+        [p.to(DEVICE) for p in parts],
+        factor,
+        Pattern(0.3),
+        mask=[m.to(DEVICE) for m in masks],
+        impl="triton",
+    )
+    for part, own, result in zip(parts, masks, stacked, strict=True):
+        alone = solve(part, hessian, Pattern(0.3), "reference", mask=own.to(DEVICE))
+        assert torch.equal(result[1].cpu(), alone[1])
+        torch.testing.assert_close(result[0].cpu(), alone[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pattern", ["0.5", "2:4"])
@@ -215,11 +277,13 @@ def test_real_sizes(rows, columns, pattern, dtype):
 
 
 @pytest.mark.parametrize("pattern", [pytest.param(p, marks=gpu) for p in ("0.5", "2:4")])
-def test_the_host_waits_for_nothing_inside_a_matrix(pattern):
+@pytest.mark.parametrize("grow", [False, True])
+def test_the_host_waits_for_nothing_inside_a_matrix(pattern, grow):
     weight = torch.randn(2000, 1100, device="cuda")
+    masks = [torch.rand_like(weight) < 0.7] if grow else None
     factor = factor_hessian(torch.eye(1100, device="cuda"))
     job = ([weight], factor.upper, factor.dead, Pattern.parse(pattern))
-    options = {"block_size": 128, "compat": False, "masks": None}
+    options = {"block_size": 128, "compat": False, "masks": masks}
     expected = kernels.sparsegpt(*job, **options)[0]
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import rac_kernels
-from rac_kernels import HessianFactor, Pattern
+from rac_kernels import HessianFactor, PackedTriangle, Pattern
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class LayerResult:
         return asdict(self) | {"shape": list(self.shape)}
 
 
-def output_energy(weight: Tensor, hessian: Tensor, block_size: int = 256) -> float:
-    """`||W X||_F^2 = tr(W H W^T)` from the lower triangle of H = X^T X.
+def output_energy(weight: Tensor, hessian: Tensor) -> float:
+    """`||W X||_F^2 = tr(W H W^T) = <W^T W, H>` from the lower triangle of H = X^T X.
 
-    With `H = L + L^T - diag(H)` it is the sum of `W * (W (2 L - diag(H)))`, and a block of columns
-    of the product needs only the columns of W from its first one on: half the flops of `W H`.
+    W^T W is a rank-k update of R rows: half the flops of `W H`, by the kernel that made H, which
+    multiplies bf16 weights as they are. It takes the memory of a packed triangle of H's size.
     """
-    columns = weight.shape[1]
-    energy = torch.zeros(weight.shape[0], dtype=torch.float64, device=weight.device)
-    for start in range(0, columns, block_size):
-        block, below = slice(start, start + block_size), slice(start + block_size, columns)
-        diagonal = hessian[block, block].tril() + hessian[block, block].tril(-1)
-        product = weight[:, block] @ diagonal  # [R, B]
-        product.addmm_(weight[:, below], hessian[below, block], alpha=2)
-        energy += torch.linalg.vecdot(product, weight[:, block])
-    return float(energy.sum())
+    features = hessian.shape[0]
+    gram = rac_kernels.hessian_accumulate_(
+        PackedTriangle.zeros(features, hessian.device), weight.contiguous()
+    )
+    energy = torch.zeros((), dtype=torch.float64, device=hessian.device)
+    for start, end, rows in gram.block_rows():
+        products = rows.double().mul_(hessian[start:end, :end]).tril_(start)
+        energy += 2 * products.sum() - products.diagonal(start).sum()
+    return float(energy)
 
 
 def reconstruction_error(weight: Tensor, pruned: Tensor, hessian: Tensor) -> float:
     """`||(W - Q) X||_F / ||W X||_F` from the lower triangle of H = X^T X; 0 when W X is 0."""
     total = output_energy(weight, hessian)
-    change = output_energy(weight - pruned, hessian)
+    change = output_energy(weight.float() - pruned.float(), hessian)
     return max(0.0, change / total) ** 0.5 if total > 0 else 0.0
 
 
@@ -100,18 +100,21 @@ def solve_group(
     sparse = _prune(dense, hessian, factor, pattern, solver, damping, block_size)
     sparse = [weight.to(dtype, copy=True) for weight in sparse]  # views of one tensor before
     seconds = (time.perf_counter() - start) / sum(weight.numel() for weight in weights)
-    used = damping if solver == "alps" else 0.0
+    used, attempts = (damping, 0) if solver == "alps" else (0.0, 0)
+    if factor is not None:
+        used, attempts = factor.damping, factor.attempts
+        del factor  # what the errors take has its memory
     results = [
         LayerResult(
             name=name,
             layer=layer,
             shape=(before.shape[0], before.shape[1]),
             sparsity=1 - int(after.count_nonzero()) / after.numel(),
-            error=reconstruction_error(before, after.float(), hessian),
-            damping=factor.damping if factor else used,
-            attempts=factor.attempts if factor else 0,
+            error=reconstruction_error(before, after, hessian),
+            damping=used,
+            attempts=attempts,
             seconds=seconds * before.numel(),
         )
-        for name, before, after in zip(names, dense, sparse, strict=True)
+        for name, before, after in zip(names, weights, sparse, strict=True)
     ]
     return sparse, results

@@ -1,6 +1,8 @@
 """The pruning stage of a run: every layer solved once, kept on disk, then the checkpoint."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +20,7 @@ from rac.checkpoint import stored_names, write_checkpoint
 from rac.errors import UserError
 from rac.files import read_json, write_atomic, write_json
 from rac.models import get_weight, linears, set_weight
+from rac.pruning.read_ahead import read_ahead
 from rac.pruning.solve import LayerResult, solve_group
 from rac.pruning.writer import Writer
 from rac.snapshot import load_state, save_state
@@ -51,14 +54,23 @@ class PruningStage:
         default = self.run.model.config.dtype or self.run.model.dtype
         return self.run.dtypes.get(self.stored.get(name, ""), default)
 
-    def _solve_layer(self, layer: int, hessian_of: Any, writer: Writer) -> dict[str, Tensor]:
-        """Prune one layer's linears and have them written; returns them by name."""
+    def _names(self, layers: list[int]) -> list[str]:
+        """The groups of some layers, in the order in which they are solved."""
+        return [group.name for layer in layers for group in self.run.groups if group.layer == layer]
+
+    def _solve_layer(
+        self, layer: int, hessians: Iterator[Tensor], writer: Writer
+    ) -> dict[str, Tensor]:
+        """Prune one layer's linears and have them written; returns them by name.
+
+        `hessians` goes on with those of the layer's groups.
+        """
         tensors: dict[str, Tensor] = {}
         rows: list[dict] = []
         for group in self.run.groups:
             if group.layer != layer:
                 continue
-            pruned, results = self._solve_group(group, hessian_of(group.name))
+            pruned, results = self._solve_group(group, next(hessians))
             for name, weight, result in zip(group.linears, pruned, results, strict=True):
                 tensors[name] = weight.cpu().contiguous()
                 rows.append(result.row())
@@ -94,15 +106,14 @@ class PruningStage:
         todo = [layer for layer in self.layers if not self._file(layer).exists()]
         done = len(self.layers) - len(todo)
         stage = self.run.stages.stage("prune", len(self.layers), "layers", done)
-        with stage as advance, Writer(self.run.stages) as writer:
+        read = read_ahead(
+            lambda name: hessians.get(name, device), self._names(todo), self.run.stages
+        )
+        with stage as advance, Writer(self.run.stages) as writer, closing(read):
             for layer in todo:
-                self._solve_layer(layer, lambda name: self._read(hessians, name, device), writer)
+                self._solve_layer(layer, read, writer)
                 advance(1)
         self.run.save_seconds()
-
-    def _read(self, hessians: "SavedHessians", name: str, device: torch.device) -> Tensor:
-        with self.run.stages.apart("read Hessians"):
-            return hessians.get(name, device)
 
     def solve_replayed(self, sequences: list[Sequence]) -> None:
         """Collect and prune layer by layer; `state/replay.pt` holds what enters the next layer."""
@@ -134,7 +145,8 @@ class PruningStage:
         weights = self._load(layer) if pruned and solved else {}
         if not solved:
             collector = replay.collect(groups, advance)
-            weights = self._solve_layer(layer, collector.hessian, writer)
+            hessians = map(collector.hessian, self._names([layer]))
+            weights = self._solve_layer(layer, hessians, writer)
         if pruned:
             for name, weight in weights.items():
                 set_weight(self.modules[name], weight.to(self.run.model.dtype))

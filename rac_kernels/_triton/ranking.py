@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+FIRST = tl.constexpr(-0x80000000)  # below the key of any score
+
 
 @triton.jit
 def score_keys(values, scale, SCORE: tl.constexpr):
@@ -22,11 +24,20 @@ def score_keys(values, scale, SCORE: tl.constexpr):
 
 
 @triton.jit
+def put_first(keys, keep_ptr, offs, mask):
+    """Keys with those of what a given mask prunes below all others."""
+    if keep_ptr is not None:
+        kept = tl.load(keep_ptr + offs, mask=mask, other=1)
+        keys = tl.where(kept != 0, keys, FIRST)
+    return keys
+
+
+@triton.jit
 def rank_of(keys, offs_c, first, end):
     """How many of a row's columns first..end are pruned before each of them, ties by index."""
     rank = tl.zeros_like(keys)
     for i in range(first, end):
-        key = tl.max(tl.where((offs_c == i)[None, :], keys, -0x80000000), 1)[:, None]
+        key = tl.max(tl.where((offs_c == i)[None, :], keys, FIRST), 1)[:, None]
         rank += ((key < keys) | ((key == keys) & (i < offs_c)[None, :])).to(tl.int32)
     return rank
 

@@ -15,6 +15,9 @@ from rac_kernels._triton.selection import tile_keys
 MAX_ROW = 32768  # columns: 64 a thread at 16 warps
 ROW_TILE = 2048  # scores of a program: several rows where they are short
 CHUNK = 2048  # columns read again at a time, to find ties
+# A tail of 16384 columns is at least as wide: what 16 warps hold of 4096 is laid out otherwise than
+# the rest, which Triton 3.6 pays with 84 bytes of spills.
+LEAST_TAIL = 8192
 
 
 @triton.jit
@@ -114,6 +117,8 @@ def row_blocks(columns: int) -> dict[str, int]:
     rest = columns - block // 2
     if block > MAX_ROW // 2 or (block > 1024 and rest <= block // 4):
         block, tail = block // 2, max(triton.next_power_of_2(rest), 16)
+        if block == MAX_ROW // 2:
+            tail = max(tail, LEAST_TAIL)
     rows = max(ROW_TILE // block, 1)
     return {
         "BLOCK_R": rows,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from rac_kernels._triton.ranking import score_keys
+from rac_kernels._triton.ranking import put_first, score_keys
 
 DIGITS = tl.constexpr(256)
 PASSES = tl.constexpr(4)
@@ -63,12 +63,14 @@ def known_digits(bins_ptr, count, KNOWN: tl.constexpr):
 def count_digits_kernel(
     values_ptr,  # [R, C]
     scale_ptr,  # [C] or None
+    keep_ptr,  # bool [R, C], rows `stride_keep` apart, or None: what it prunes goes first
     starts_ptr,  # int32 [S + 1]: segment s is rows starts[s] .. starts[s + 1]
     counts_ptr,  # int32 [S]
     bins_ptr,  # int32 [S, PASSES, DIGITS], zero before pass 0
     nan_ptr,  # int32 [1], set to 1 by a NaN in pass 0; or None
     columns,
     stride,
+    stride_keep,
     tiles,  # programs a segment
     PASS: tl.constexpr,
     SCORE: tl.constexpr,
@@ -82,6 +84,7 @@ def count_digits_kernel(
     bins_ptr += segment.to(tl.int64) * (PASSES * DIGITS)
     prefix, _ = known_digits(bins_ptr, tl.load(counts_ptr + segment), PASS)
     keys, _, nan = tile_keys(values_ptr, scale_ptr, row, col, exists, columns, stride, SCORE)
+    keys = put_first(keys, keep_ptr, row[:, None].to(tl.int64) * stride_keep + col[None, :], exists)
     if nan_ptr is not None and PASS == 0:
         tl.store(nan_ptr, 1, mask=tl.max(tl.max((nan & exists).to(tl.int32), 1), 0) > 0)
     keys ^= -0x80000000  # ordered as unsigned
@@ -98,12 +101,14 @@ def count_digits_kernel(
 def count_ties_kernel(
     values_ptr,
     scale_ptr,
+    keep_ptr,
     starts_ptr,
     counts_ptr,
     bins_ptr,
     ties_ptr,  # int32 [S, tiles]
     columns,
     stride,
+    stride_keep,
     tiles,
     SCORE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -116,6 +121,8 @@ def count_ties_kernel(
     bins_ptr += segment.to(tl.int64) * (PASSES * DIGITS)
     prefix, _ = known_digits(bins_ptr, tl.load(counts_ptr + segment), PASSES)
     keys, _, _ = tile_keys(values_ptr, scale_ptr, row, col, exists, columns, stride, SCORE)
+    offs = row[:, None].to(tl.int64) * stride_keep + col[None, :]
+    keys = put_first(keys, keep_ptr, offs, exists)
     ties = exists & ((keys ^ -0x80000000) == prefix)
     tl.store(ties_ptr + tl.program_id(0), tl.sum(tl.sum(ties.to(tl.int32), 1), 0))
 
@@ -124,6 +131,7 @@ def count_ties_kernel(
 def find_last_kernel(
     values_ptr,
     scale_ptr,
+    keep_ptr,
     starts_ptr,
     counts_ptr,
     bins_ptr,
@@ -131,6 +139,7 @@ def find_last_kernel(
     selection_ptr,  # int32 [S, 2]
     columns,
     stride,
+    stride_keep,
     tiles,
     SCORE: tl.constexpr,
     ROWS: tl.constexpr,
@@ -157,6 +166,8 @@ def find_last_kernel(
         first, end = tl.load(starts_ptr + segment), tl.load(starts_ptr + segment + 1)
         row, col, exists = tile_indices(tile, first, end, columns, ROWS, BLOCK_C)
         keys, _, _ = tile_keys(values_ptr, scale_ptr, row, col, exists, columns, stride, SCORE)
+        offs = row[:, None].to(tl.int64) * stride_keep + col[None, :]
+        keys = put_first(keys, keep_ptr, offs, exists)
         tie = (exists & ((keys ^ -0x80000000) == prefix)).to(tl.int32)
         in_row = tl.sum(tie, 1)
         rank = (tl.cumsum(in_row, 0) - in_row)[:, None] + tl.cumsum(tie, 1)
@@ -193,6 +204,7 @@ def select_lowest(
     score: str,
     *,
     scale: Tensor | None = None,
+    keep: Tensor | None = None,
     all_ties: bool = False,
     nan: Tensor | None = None,
 ) -> Tensor:
@@ -201,10 +213,11 @@ def select_lowest(
     Args:
         values: [R, C] with a unit last stride.
         starts: int32 [S + 1], the segments' rows; a segment has less than 2^31 scores.
-        counts: int32 [S].
+        counts: int32 [S]; no fewer than ``keep`` prunes.
         longest: rows of the longest segment, known to the host.
         score: what a score is, see :func:`score_keys`.
         scale: float32 [C], for the scores that need it.
+        keep: bool [R, C] with a unit last stride, or None; what it prunes is lowest of all.
         all_ties: take all scores equal to the count-th lowest.
         nan: int32 [1], becomes 1 if a score is NaN.
 
@@ -218,8 +231,8 @@ def select_lowest(
     bins = torch.zeros(segments, PASSES.value, DIGITS.value, **new)
     ties = None if all_ties else torch.empty(segments, tiles, **new)
     selection = torch.empty(segments, 2, **new)
-    sizes = (columns, values.stride(0), tiles)
-    grid, common = (segments * tiles,), (values, scale, starts, counts, bins)
+    sizes = (columns, values.stride(0), 0 if keep is None else keep.stride(0), tiles)
+    grid, common = (segments * tiles,), (values, scale, keep, starts, counts, bins)
     options = shape | {"SCORE": score, "num_warps": 8}
     for digit in range(PASSES.value):
         count_digits_kernel[grid](*common, nan, *sizes, PASS=digit, **options)

@@ -13,7 +13,7 @@ registers at run time would put them into memory.
 import triton
 import triton.language as tl
 
-from rac_kernels._triton.ranking import rank_of, score_keys
+from rac_kernels._triton.ranking import FIRST, rank_of, score_keys
 from rac_kernels._triton.selection import is_selected
 from rac_kernels._triton.split_product import add_product, high_part
 
@@ -25,7 +25,7 @@ def solve_block_kernel(
     errors_ptr,  # [R, B], scratch
     weight_ptr,  # [R, C]
     dead_ptr,  # bool [C]
-    keep_ptr,  # bool [R, C]
+    keep_ptr,  # bool [R, C]: read for "given" and GROW, else written
     delta_ptr,  # [R, C], float32: gets W_final - W
     pruned_ptr,  # [R, C], dtype of weight: gets W_final
     losses_ptr,  # float64 [tiles of all segments]: get the sums of e^2
@@ -37,6 +37,7 @@ def solve_block_kernel(
     stride_out,  # of keep, delta and pruned
     tiles,  # programs a segment
     RULE: tl.constexpr,  # "given", "selected" or "n:m"
+    GROW: tl.constexpr,  # for the last two: what keep prunes stays so and is the first to go
     N: tl.constexpr,
     M: tl.constexpr,
     STEP: tl.constexpr,
@@ -65,10 +66,12 @@ def solve_block_kernel(
         w = tl.load(values_ptr + block_offs, mask=mask, other=0.0)  # [BLOCK_R, SUB]
         scale = tl.load(inverse_ptr + col * (width + 1), mask=mask_c, other=1.0)  # R_jj
         pruned = tl.zeros((BLOCK_R, SUB), tl.int1)
-        if RULE == "given":
+        if GROW or RULE == "given":
             pruned = tl.load(keep_ptr + out + out_offs, mask=mask, other=1) == 0
-        elif RULE == "selected":
+        if RULE == "selected":
             keys, _ = score_keys(w, scale[None, :], "obs")
+            if GROW:
+                keys = tl.where(pruned, FIRST, keys)
             index = tile * BLOCK_R * width + block_offs
             pruned = is_selected(keys, index, selection_ptr, segment)
         for done in range(0, first, STEP):
@@ -89,6 +92,8 @@ def solve_block_kernel(
             if RULE == "n:m":  # noqa: SIM102
                 if j % M == 0:
                     keys, _ = score_keys(w, scale[None, :], "obs")
+                    if GROW:
+                        keys = tl.where(pruned, FIRST, keys)
                     group = ((offs >= j) & (offs < j + M))[None, :]
                     pruned |= group & (rank_of(keys, offs, j, j + M) < N)
             own = inverse_ptr + (first + j) * width

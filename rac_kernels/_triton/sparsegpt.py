@@ -52,6 +52,8 @@ def sparsegpt(
     with torch.cuda.device_of(weight):
         if weight.numel():
             job = _Job(weight, upper, dead, keep, delta, pruned, pattern, sizes, compat)
+            if pattern is not None and masks is not None:
+                job.grow(masks)
             for start, inverse in _block_inverses(upper, block_size):
                 losses += job.solve(start, inverse)
     return list(zip(pruned.split(sizes), keep.split(sizes), losses.unbind(), strict=True))
@@ -96,26 +98,41 @@ class _Job:
         self.config = tuning.pick_solve(weight.device)
         self.starts = device_table([sum(sizes[:i]) for i in range(len(sizes) + 1)], weight.device)
         self.counts: dict[int, Tensor] = {}  # by the width of a block: there are two at most
+        self.given: Tensor | None = None  # int32 [S, C]: what masks that grow prune of each column
+
+    def grow(self, masks: list[Tensor]) -> None:
+        """What keep prunes stays so and counts towards the pattern."""
+        sums = [torch.logical_not(mask).sum(0, dtype=torch.int32) for mask in masks]
+        self.given = torch.stack(sums)
 
     def solve(self, start: int, inverse: Tensor) -> Tensor:
         """Prune the block that begins at column `start`; returns the segments' losses."""
         values = self._values(start, inverse)
         selection = None
         if self.pattern is not None and not self.pattern.structured:
-            width = inverse.shape[0]
-            if width not in self.counts:
-                counts = [self._count(size * width) for size in self.sizes]
-                self.counts[width] = device_table(counts, values.device)
+            block = slice(start, start + inverse.shape[0])
             selection = select_lowest(
                 values,
                 self.starts,
-                self.counts[width],
+                self._counts(block),
                 max(self.sizes),
                 "obs",
                 scale=inverse.diagonal().contiguous(),
+                keep=None if self.given is None else self.keep[:, block],
                 all_ties=self.compat,
             )
         return self._solve(values, start, inverse, selection)
+
+    def _counts(self, block: slice) -> Tensor:
+        """How many weights of a block's columns are pruned, by segment, int32 [S]."""
+        width = block.stop - block.start
+        if width not in self.counts:
+            counts = [self._count(size * width) for size in self.sizes]
+            self.counts[width] = device_table(counts, self.weight.device)
+        if self.given is None:
+            return self.counts[width]
+        given = self.given[:, block].sum(1, dtype=torch.int32)
+        return torch.maximum(self.counts[width], given)
 
     def _count(self, size: int) -> int:
         """How many of a segment's `size` scores are pruned; in compat mode ties come on top."""
@@ -199,6 +216,7 @@ class _Job:
             self.keep.stride(0),
             tiles,
             RULE=rule,
+            GROW=self.given is not None,
             N=n,
             M=m,
             STEP=step,

@@ -196,12 +196,13 @@ class FactorConfig:
     """How H = U U^T is blocked.
 
     Attributes:
-        block: columns of a diagonal block, factored by one program in float64.
-        panel: rows whose updates of all rows above them are made at once; a multiple of block and
-            of block_i.
+        block: rows of a launch; a multiple of 16.
+        panel: rows whose updates of all rows above them are made at once, half as many in small
+            matrices; a multiple of 2 block and of 2 block_i.
         block_i: side of a tile of the update.
         block_k: rows of the panel per step of it.
-        block_j: columns that a program of the panel's solve takes.
+        block_j: columns that a program of a launch takes, or twice as many in wide matrices.
+        block_warps: of such a program.
         num_warps: of the update.
         num_stages: steps of it whose loads are in flight.
         precision: of the update's product; see HessianConfig.
@@ -212,13 +213,20 @@ class FactorConfig:
     block_i: int = 128
     block_k: int = 32
     block_j: int = 64
+    block_warps: int = 4
     num_warps: int = 8
     num_stages: int = 3
     precision: str = "bf16x6"
 
+    def panel_of(self, columns: int) -> int:
+        """Rows of a panel of a matrix [C, C]: its launches take as long as their sums are deep."""
+        return self.panel if columns > SMALL_FACTOR else self.panel // 2
+
+
+SMALL_FACTOR = 8192
 
 FACTOR = {
-    90: (FactorConfig(), FactorConfig(panel=1024), FactorConfig(block=32, panel=256)),
+    90: (FactorConfig(), FactorConfig(panel=1024)),
     80: (FactorConfig(block_k=16), FactorConfig(block_k=16, panel=1024)),
 }
 

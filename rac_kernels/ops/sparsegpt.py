@@ -56,7 +56,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
             it: what it prunes stays pruned and counts towards the pattern, which chooses the rest,
             none where it already is exceeded. A list of them for a list of matrices.
         impl: "auto", "reference", "native" (the CPU, and auto's choice there), "triton" (a GPU, and
-            auto's choice there but for growing a mask).
+            auto's choice there).
 
     Returns:
         The pruned weight (dtype of ``weight``; arithmetic is float32), the mask bool [R, C]
@@ -85,7 +85,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         impl,
         {"reference", "native", "triton"},
         native_cpu(weights[0]),
-        triton=triton_block(weights, block_size, grow=None not in (pattern, mask)),
+        triton=triton_block(weights, block_size),
         auto=("triton",) if weights[0].is_cuda else ("native",),
     )
     shared = (factor.upper, factor.dead, pattern)

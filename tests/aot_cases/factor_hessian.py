@@ -3,8 +3,9 @@
 from aot import Case
 
 from rac_kernels._triton import tuning
+from rac_kernels._triton.factor_block import STRIP
 
-MODULE = "rac_kernels._triton.factor_hessian:"
+MODULE = "rac_kernels._triton."
 
 
 def compile_cases() -> list[Case]:
@@ -13,27 +14,25 @@ def compile_cases() -> list[Case]:
     cases = []
     for capability, number, c in entries:
         label = f"{number}" if number else ""
-        shared = {"capability": capability, "indivisible": ("size",), "label": label}
-        sizes = dict.fromkeys(("start", "size", "stride"), "i32")
-        both = {"h_ptr": "*fp32", "inverse_ptr": "*fp32"}
+        pointers = dict.fromkeys(("h_ptr", "diagonal_ptr", "scratch_ptr"), "*fp32")
+        pointers["failed_ptr"] = "*fp64"
+        blocks = {"BLOCK": c.block, "BLOCK_K": c.block_k, "STRIP": STRIP, "PRECISION": c.precision}
         cases += [
             Case(
-                MODULE + "diagonal_kernel",
-                both | {"failed_ptr": "*fp64"} | sizes,
-                {"BLOCK": c.block},
-                num_warps=8,
-                tensor_cores=False,
-                **shared,
-            ),
+                MODULE + "factor_block:block_kernel",
+                pointers | dict.fromkeys(("start", "size", "depth", "stride"), "i32"),
+                blocks | {"BLOCK_J": block_j},
+                capability,
+                c.block_warps,
+                c.num_stages,
+                ("size", "depth"),
+                label=f"{block_j}{label and '-' + label}",
+            )
+            for block_j in (c.block_j, 2 * c.block_j)
+        ]
+        cases += [
             Case(
-                MODULE + "panel_kernel",
-                both | sizes,
-                {"BLOCK": c.block, "BLOCK_J": c.block_j},
-                tensor_cores=True if c.block >= 64 else None,  # 32 rows are too few for wgmma
-                **shared,
-            ),
-            Case(
-                MODULE + "update_kernel",
+                MODULE + "factor_hessian:update_kernel",
                 {"h_ptr": "*fp32"}
                 | dict.fromkeys(("first_tile", "end", "source", "depth", "stride"), "i32"),
                 {"BLOCK_I": c.block_i, "BLOCK_K": c.block_k, "PRECISION": c.precision},

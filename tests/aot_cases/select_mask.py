@@ -2,6 +2,8 @@
 
 from aot import Case
 
+from rac_kernels._triton.row_mask import row_blocks
+
 MODULE = "rac_kernels._triton."
 
 
@@ -28,16 +30,14 @@ def compile_cases() -> list[Case]:
                 )
             )
         sizes = {"rows": "i32", "columns": "i32", "stride": "i32", "count": "i32"}
-        for block, tail in ((64, 0), (4096, 1024), (16384, 4096), (16384, 16384)):
-            for fused in (False, True) if block == 16384 and capability == 90 else (True,):
-                tile = {"BLOCK_R": max(1, 2048 // block), "BLOCK_C": block, "TAIL_C": tail}
-                tile["CHUNK_C"] = min(block, 2048)
-                tile["SHIFT"] = 0 if fused else 16
-                warps = min(max(tile["BLOCK_R"] * block // 1024, 4), 16)
+        for columns in (64, 5120, 18944, 27648):
+            for fused in (False, True) if columns > 16384 and capability == 90 else (True,):
+                tile = row_blocks(columns) | {"SHIFT": 0 if fused else 16}
+                warps = tile.pop("num_warps")
                 cases.append(
                     _case(
                         "row_mask:rows_kernel",
-                        f"{block}+{tail}",
+                        f"{tile['BLOCK_C']}+{tile['TAIL_C']}",
                         "*bf16",
                         fused,
                         sizes,

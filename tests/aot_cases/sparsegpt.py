@@ -64,12 +64,15 @@ def compile_cases() -> list[Case]:
         )
         rules = RULES[: 2 if number else 5 if capability == 90 else 3]
         cases += [_solve_case(capability, c, shared["label"], *rule) for rule in rules]
+        grown = RULES[:0] if number else RULES[: 4 if capability == 90 else 2]
+        cases += [_solve_case(capability, c, "grow", *rule, grow=True) for rule in grown]
     return cases
 
 
-def _solve_case(capability, config, label, rule, n, m, step, sub) -> Case:
+def _solve_case(capability, config, label, rule, n, m, step, sub, grow=False) -> Case:
     constants = {
         "RULE": rule,
+        "GROW": grow,
         "N": n,
         "M": m,
         "STEP": step,
