@@ -46,7 +46,7 @@ RAC_INLINE F32<L> value_of(I32<L> words, int i) {
   constexpr int BITS = 8 * V::BYTES;
   const int shift = 32 - BITS - i * BITS;
   I32<L> upper = shift ? words << shift : words;
-  if (i > 0) upper &= static_cast<int32_t>(~0u << (32 - BITS));
+  if (i > 0 && !V::CLEAN) upper &= static_cast<int32_t>(~0u << (32 - BITS));
   return V::template widen<L>(upper);
 }
 
@@ -100,7 +100,8 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
 
 // y[token : token + TB, row : row + 4]
 template <typename Set, typename V, int TB>
-RAC_INLINE void tile_2to4(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
+RAC_INLINE void tile_2to4(const SparseLinear& job, const float* x_scale, int64_t row,
+                          int64_t token, const float* x) {
   constexpr int L = Set::L, COLUMNS = Block2to4<L, V::BYTES>::COLUMNS;
   constexpr int PARTS = TB == 1 ? 4 : TB <= 4 ? 2 : 1;  // sums in flight hide latency
   const int64_t stride = job.columns / 2 * V::BYTES;
@@ -126,8 +127,9 @@ RAC_INLINE void tile_2to4(const SparseLinear& job, int64_t row, int64_t token, c
     std::memcpy(totals[t], &total, sizeof(total));
   }
   for (int t = 0; t < TB && token + t < job.tokens; ++t) {
+    const float scale = job.rounds_x ? x_scale[token + t] : 1.0f;
     for (int r = 0; r < 4 && row + r < job.rows; ++r) {
-      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r]);
+      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r], scale);
     }
   }
 }

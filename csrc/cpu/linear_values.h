@@ -18,9 +18,11 @@
 #include "linear_tables.h"
 
 // A value type says how many bytes a value has and what 32-bit words with it in their upper bytes
-// are as float32: widen() times FACTOR, which is left to the end of a sum.
+// are as float32: widen() times FACTOR, which is left to the end of a sum. Where it is not CLEAN,
+// the lower bytes must be 0.
 struct Bf16 {
   static constexpr int BYTES = 2;
+  static constexpr bool CLEAN = false;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -30,6 +32,7 @@ struct Bf16 {
 
 struct Fp16 {
   static constexpr int BYTES = 2;
+  static constexpr bool CLEAN = true;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -44,6 +47,7 @@ struct Fp16 {
 
 struct Int8 {
   static constexpr int BYTES = 1;
+  static constexpr bool CLEAN = false;
   static constexpr float FACTOR = 0x1p-24f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -51,16 +55,25 @@ struct Int8 {
   }
 };
 
-struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
+// e4m3 beside x that was rounded to e4m3: sign, exponent and fraction at their places in a float,
+// whose exponent counts from 120 lower. Its products are multiples of 2^-138, so none is lost. It
+// has no infinities, and a row with a NaN has a scale of NaN.
+struct Fp8 {
   static constexpr int BYTES = 1;
+  static constexpr bool CLEAN = true;
+  static constexpr float FACTOR = 0x1p120f;
+  template <int L>
+  RAC_INLINE F32<L> widen(I32<L> word) {
+    return reinterpret_cast<F32<L>>(word >> 4 & static_cast<int32_t>(0x87f00000u));
+  }
+};
+
+// The same beside any x.
+struct Fp8Exact : Fp8 {
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
-    const I32<L> bits = word >> 4;
-    const F32<L> magnitude = reinterpret_cast<F32<L>>(bits & 0x07f00000) * 0x1p120f;
-    const I32<L> nan = ((word & 0x7f000000) == 0x7f000000) & 0x7fc00000;
-    const I32<L> sign = word & static_cast<int32_t>(0x80000000u);
-    return reinterpret_cast<F32<L>>(reinterpret_cast<I32<L>>(magnitude) | nan | sign);
+    return Fp8::widen<L>(word) * 0x1p120f;
   }
 };
 
@@ -144,16 +157,19 @@ RAC_INLINE void with_packing(const SparseLinear& job, Run run) {
     run(static_cast<TwoToFour<Fp16>*>(nullptr));
   } else if (job.value == Value::INT8) {
     run(static_cast<TwoToFour<Int8>*>(nullptr));
-  } else {
+  } else if (job.rounds_x) {
     run(static_cast<TwoToFour<Fp8>*>(nullptr));
+  } else {
+    run(static_cast<TwoToFour<Fp8Exact>*>(nullptr));
   }
 }
 
-// The end of a sum: y_tr, given the sum over all columns.
+// The end of a sum: y_tr, given the sum over all columns and what x of the token was divided by.
 template <typename V>
-RAC_INLINE float finished(const SparseLinear& job, int64_t row, float sum) {
+RAC_INLINE float finished(const SparseLinear& job, int64_t row, float sum, float x_scale = 1.0f) {
   float y = V::FACTOR == 1.0f ? sum : sum * V::FACTOR;
   if (job.scale) y *= job.scale[row];
+  y *= x_scale;
   if (job.bias) y += job.bias[row];
   return y;
 }

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rac.packed.fp8 import compress, linear_2to4_fp8, quantize_rows
 from rac_kernels import (
     Packed2to4,
     PackedBitmap,
     linear_2to4,
+    linear_2to4_fp8,
     linear_bitmap,
     pack_2to4,
     pack_bitmap,
+    quantize_fp8_rows,
     unpack_2to4,
     unpack_bitmap,
 )
@@ -94,20 +95,15 @@ class Linear2to4FP8(PackedLinear):
     FORMAT = "2:4-fp8"
     PARTS = ("values", "metadata", "scale")
 
-    _compressed: tuple[Packed2to4 | None, Tensor | None] = (None, None)
-
     @staticmethod
     def pack(weight: Tensor) -> Packed2to4:
         """Pack a dense 2:4 weight [R, C] of any floating dtype, rounded to fp8 first."""
-        values, scale = quantize_rows(weight)
+        values, scale = quantize_fp8_rows(weight)
         return pack_2to4(values, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
-        packed = self.packed
-        if self._compressed[0] is not packed:
-            self._compressed = (packed, compress(packed))
-        return linear_2to4_fp8(x, packed, self.bias, self._compressed[1])
+        return linear_2to4_fp8(x, self.packed, self.bias)
 
 
 class LinearBitmap(PackedLinear):

@@ -8,6 +8,7 @@ from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, use_threads, why_missing
 from rac_kernels._native.masks import select_mask, select_mask_cuda
 from rac_kernels._native.packing import pack_2to4, unpack_2to4
+from rac_kernels._native.quantize import quantize_fp8_rows
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt
 
@@ -24,6 +25,7 @@ __all__ = [
     "nucleus_sample",
     "pack_2to4",
     "pack_bitmap",
+    "quantize_fp8_rows",
     "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",

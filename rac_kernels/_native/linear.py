@@ -22,6 +22,8 @@ class _Prepared:
             self.codes, offsets, scale = packed.bitmap, packed.offsets, None
         else:
             self.codes, offsets, scale = _codes_2to4(packed), None, packed.scale
+        if packed.dtype == torch.float8_e4m3fn:
+            scale = _with_nan(packed)
         if scale is not None:
             scale = scale.float().contiguous()
         for tensor in (packed.values, self.codes):
@@ -71,8 +73,23 @@ def _codes_2to4(packed: Packed2to4) -> Tensor:
     return codes
 
 
-def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
-    """``x W^T + bias`` [..., R] of x [..., C] on the CPU."""
+def _with_nan(packed: Packed2to4) -> Tensor | None:
+    """The scales, NaN where a row has one: the kernel takes a NaN of e4m3 for 480."""
+    bad = ((packed.values.view(torch.uint8) & 0x7F) == 0x7F).any(1)[: packed.rows]
+    if not bool(bad.any()):
+        return packed.scale
+    scale = torch.ones(packed.rows) if packed.scale is None else packed.scale
+    return scale.masked_fill(bad, torch.nan)
+
+
+def linear_packed(
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    bias: Tensor | None,
+    *,
+    rounds_x: bool = False,
+) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU, x rounded to e4m3 by row if asked."""
     held = _prepare(packed)
     dtype = x.dtype
     x = x.contiguous()
@@ -85,6 +102,7 @@ def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | N
     held.weight.linear(
         x.data_ptr(),
         DTYPES[dtype],
+        rounds_x,
         y.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         count,
