@@ -10,7 +10,8 @@
 //
 // A quarter then holds four rows' values of the same group, whose four columns of x are a quarter
 // of a register: vpermilps gives each row the x of its value, by two bits of the code. Codes lie as
-// this needs them (codes_2to4), and move down two bits a step. A sum's quarters are the same rows.
+// this needs them (codes_2to4), eight values' in each half of a word. A sum's quarters are the same
+// rows.
 #pragma once
 
 #include <algorithm>
@@ -40,14 +41,20 @@ RAC_INLINE void transposed(const I32<L> (&rows)[4], I32<L> (&words)[2]) {
   words[1] = interleave_pairs<L, 1>(low, high);
 }
 
-// Value `i` of each word as float32, times V::FACTOR.
-template <typename V, int L>
-RAC_INLINE F32<L> value_of(I32<L> words, int i) {
-  constexpr int BITS = 8 * V::BYTES;
-  const int shift = 32 - BITS - i * BITS;
-  I32<L> upper = shift ? words << shift : words;
-  if (i > 0 && !V::CLEAN) upper &= static_cast<int32_t>(~0u << (32 - BITS));
-  return V::template widen<L>(upper);
+// Value `i` of each word as float32, times V::FACTOR, for TB tokens.
+template <typename Set, typename V, int TB>
+RAC_INLINE F32<Set::L> value_of(I32<Set::L> words, int i) {
+  constexpr int L = Set::L;
+  if constexpr (V::FP8) {
+    const I32<L> odd = i % 2 ? words : words << 8;
+    return V::template place<L>(i < 2 ? Set::template lower_halves<TB>(odd) : odd >> 4);
+  } else {
+    constexpr int BITS = 8 * V::BYTES;
+    const int shift = 32 - BITS - i * BITS;
+    I32<L> upper = shift ? words << shift : words;
+    if (i > 0) upper &= static_cast<int32_t>(~0u << (32 - BITS));
+    return V::template widen<L>(upper);
+  }
 }
 
 // Four rows of W, from where they are read next.
@@ -83,14 +90,16 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
 #pragma GCC unroll 4
       for (int i = 0; i < VALUES; ++i) {
         const float* from = x + ((part * 2 + w) * GROUPS + i / 2) * TB * L;
-        const F32<L> value = value_of<V, L>(words[w], i);
+        const int step = (part * 2 + w) * VALUES + i;
+        const F32<L> value = value_of<Set, V, TB>(words[w], i);
+        if (step == 8) codes >>= 16;
+        const I32<L> places = Set::template places<TB>(codes, step % 8);
 #pragma GCC unroll 8
         for (int t = 0; t < TB; ++t) {
           F32<L> lanes;
           std::memcpy(&lanes, from + t * L, sizeof(lanes));
-          sum[(part * 4 + w * 2 + i) % PARTS][t] += value * Set::pick(lanes, codes);
+          sum[(part * 4 + w * 2 + i) % PARTS][t] += value * Set::pick(lanes, places);
         }
-        codes >>= 2;
       }
     }
   }

@@ -4,8 +4,12 @@
 //   L                        lanes, 8 or 16
 //   spread(values, shuffle, ...)  words with the 16-bit values of 8 columns in their upper halves
 //                            (bitmap), 16 bytes being read; for L = 16 of two bytes of the bitmap
-//   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the next two bits
+//   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the first two bits
 //                            lowest, a word being GROUPS groups; HALF: of the first half of a block
+//   places<TB>(codes, i)     the codes with the i-th two bits, i = 0..7, lowest
+//   lower_halves<TB>(words)  2^12 times the lower 16 bits, signed. These two are shifts, but for one
+//                            token products: shifts wait for the ports that shuffles need, products
+//                            for those that multiply with x
 //   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
 //   keep(x)                  x is used more than once: load it once, into a register
 #pragma once
@@ -18,11 +22,10 @@
 #include "linear_tables.h"
 
 // A value type says how many bytes a value has and what 32-bit words with it in their upper bytes
-// are as float32: widen() times FACTOR, which is left to the end of a sum. Where it is not CLEAN,
-// the lower bytes must be 0.
+// are as float32: widen() times FACTOR, which is left to the end of a sum.
 struct Bf16 {
   static constexpr int BYTES = 2;
-  static constexpr bool CLEAN = false;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -32,7 +35,7 @@ struct Bf16 {
 
 struct Fp16 {
   static constexpr int BYTES = 2;
-  static constexpr bool CLEAN = true;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -47,7 +50,7 @@ struct Fp16 {
 
 struct Int8 {
   static constexpr int BYTES = 1;
-  static constexpr bool CLEAN = false;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 0x1p-24f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -60,11 +63,12 @@ struct Int8 {
 // has no infinities, and a row with a NaN has a scale of NaN.
 struct Fp8 {
   static constexpr int BYTES = 1;
-  static constexpr bool CLEAN = true;
+  static constexpr bool FP8 = true;
   static constexpr float FACTOR = 0x1p120f;
+  // Of words that have a value, its sign repeated, from bit 20 on.
   template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    return reinterpret_cast<F32<L>>(word >> 4 & static_cast<int32_t>(0x87f00000u));
+  RAC_INLINE F32<L> place(I32<L> word) {
+    return reinterpret_cast<F32<L>>(word & static_cast<int32_t>(0x87f00000u));
   }
 };
 
@@ -72,8 +76,8 @@ struct Fp8 {
 struct Fp8Exact : Fp8 {
   static constexpr float FACTOR = 1.0f;
   template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    return Fp8::widen<L>(word) * 0x1p120f;
+  RAC_INLINE F32<L> place(I32<L> word) {
+    return Fp8::place<L>(word) * 0x1p120f;
   }
 };
 

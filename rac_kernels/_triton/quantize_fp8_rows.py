@@ -56,6 +56,7 @@ def quantize_fp8_rows_kernel(
 def quantize_fp8_rows(x: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """E4m3 [..., C] and scales [...] of x, contiguous [..., C] or [T, C]; in a CUDA graph too."""
     rows, stride = batch_and_stride(x)
+    tile = row_tile(x.shape[-1])
     values = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
     if rows:
@@ -67,6 +68,7 @@ def quantize_fp8_rows(x: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, Tens
                 stride_xr=stride,
                 columns=x.shape[-1],
                 BFLOAT16_SCALE=scale_dtype == torch.bfloat16,
-                **row_tile(x.shape[-1]),
+                BLOCK_C=tile["BLOCK_D"],
+                num_warps=tile["num_warps"],
             )
     return values.view(torch.float8_e4m3fn), scale

@@ -61,8 +61,8 @@ def linear_2to4_fp8(
         x: bf16, fp16 or fp32 [..., C].
         packed: W [R, C] in fp8_e4m3, its scale by row or None.
         bias: [R] or None.
-        impl: "auto", "reference", "native" (the CPU, in one kernel; on a GPU at most 64 tokens and
-            compute capability 8.9), "cusparselt" (9.0). All but the reference have no backward:
+        impl: "auto", "reference", "native" (the CPU, in one kernel; on a GPU at most 64 tokens,
+            bf16 or fp16), "cusparselt" (compute capability 9.0). All but the reference have no backward:
             auto takes the reference where one is needed, else what linear_choice.py says. The
             first call with a weight is as in :func:`linear_2to4`.
 
@@ -84,7 +84,7 @@ def linear_2to4_fp8(
     if x.is_cpu:
         return _native.linear_packed(x, packed, bias, rounds_x=True)
     values, scale = quantize_fp8_rows(x.reshape(-1, x.shape[-1]).contiguous())
-    run = _torch_sparse().cusparselt_fp8
+    run = _torch_sparse().cusparselt_fp8 if name == "cusparselt" else _native.linear_2to4_fp8_cuda
     y = run(values, scale, packed, bias, x.dtype)
     return y.view(*x.shape[:-1], packed.rows)
 
@@ -163,6 +163,8 @@ def _why_not(packing: str, impl: str, x: Tensor, packed: Packed2to4) -> str | No
         return _torch_sparse().why_not_cusparselt(x, packed)
     if impl == "cutlass":
         return _torch_sparse().why_not_cutlass(x, packed)
+    if packing == "2:4" and x.is_cuda and packed.dtype == torch.float8_e4m3fn:
+        return "it takes fp8 weights in linear_2to4_fp8, which rounds x"
     return _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
 
 

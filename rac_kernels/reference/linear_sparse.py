@@ -14,9 +14,7 @@ def linear_2to4(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
     return _linear(x, unpack_2to4(packed).float(), packed.scale, bias)
 
 
-def linear_2to4_fp8(
-    x: Tensor, packed: Packed2to4, bias: Tensor | None
-) -> Tensor:
+def linear_2to4_fp8(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] with x [..., C] rounded to e4m3 row by row, summed in float32."""
     values, x_scale = quantize_fp8_rows(x, torch.float32)
     y = linear_2to4(values.float(), packed, None) * x_scale[..., None]
