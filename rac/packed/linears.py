@@ -71,6 +71,11 @@ class PackedLinear(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
+    @classmethod
+    def join(cls, parts: list[Packed2to4 | PackedBitmap]) -> Packed2to4 | PackedBitmap:
+        """The weight [sum R_i, C] of all the parts' rows."""
+        return cls.pack(torch.cat([cls.unpack(part) for part in parts]))
+
 
 class Linear2to4(PackedLinear):
     """A linear with a 2:4 weight in bf16 or fp16, 9/16 of its bytes."""
@@ -89,7 +94,7 @@ class Linear2to4(PackedLinear):
         return linear_2to4(x, self.packed, self.bias)
 
 
-class Linear2to4FP8(PackedLinear):
+class Linear2to4FP8(Linear2to4):
     """A linear with a 2:4 weight in fp8, a scale a row; x is rounded to fp8 token by token."""
 
     FORMAT = "2:4-fp8"
@@ -100,6 +105,13 @@ class Linear2to4FP8(PackedLinear):
         """Pack a dense 2:4 weight [R, C] of any floating dtype, rounded to fp8 first."""
         values, scale = quantize_fp8_rows(weight)
         return pack_2to4(values, scale=scale)
+
+    @classmethod
+    def join(cls, parts: list[Packed2to4]) -> Packed2to4:
+        """The weight [sum R_i, C] of all the parts' rows, each with its scale."""
+        values = torch.cat([unpack_2to4(part).view(torch.uint8) for part in parts])
+        scale = torch.cat([part.scale for part in parts])
+        return pack_2to4(values.view(torch.float8_e4m3fn), scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""

@@ -34,7 +34,7 @@ def quantize_fp8_rows_kernel(
     BFLOAT16_SCALE: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """scale = max |x| / 448; values = (x / scale).to(e4m3)."""
+    """A program is a whole row: scale = max |x| / 448, values = (x / scale).to(e4m3)."""
     row = tl.program_id(0).to(tl.int64)
     offs_c = tl.arange(0, BLOCK_C)
     mask_c = offs_c < columns

@@ -62,9 +62,9 @@ def linear_2to4_fp8(
         packed: W [R, C] in fp8_e4m3, its scale by row or None.
         bias: [R] or None.
         impl: "auto", "reference", "native" (the CPU, in one kernel; on a GPU at most 64 tokens,
-            bf16 or fp16), "cusparselt" (compute capability 9.0). All but the reference have no backward:
-            auto takes the reference where one is needed, else what linear_choice.py says. The
-            first call with a weight is as in :func:`linear_2to4`.
+            bf16 or fp16), "cusparselt" (compute capability 9.0). All but the reference have no
+            backward: auto takes the reference where one is needed, else what linear_choice.py says.
+            The first call with a weight is as in :func:`linear_2to4`.
 
     Returns:
         [..., R] in the dtype of ``x``: products of e4m3 values, summed in float32, times the
