@@ -53,7 +53,9 @@ def test_ties_and_every_value_of_e4m3(impl):
 @every_impl
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale_dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 7), (3, 33), (4, 96), (2, 3, 1100), (0, 8), (9,)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (2, 7), (3, 33), (4, 96), (2, 3, 1100), (2, 17000), (0, 8), (9,)]
+)
 def test_shapes(impl, dtype, scale_dtype, shape):
     x = (3 * torch.randn(shape, generator=torch.Generator().manual_seed(2))).to(dtype)
     assert_is_the_references(x, impl, scale_dtype)

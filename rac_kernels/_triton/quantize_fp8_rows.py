@@ -1,4 +1,4 @@
-"""Rows rounded to FP8 on a GPU: a program holds a whole row in registers."""
+"""Rows rounded to FP8 on a GPU: a program takes a row, the second time from a cache."""
 
 import torch
 import triton
@@ -10,6 +10,7 @@ from rac_kernels._triton.rmsnorm_capture import row_tile
 
 LEAST_ROUNDER = tl.constexpr((127 - 6 + 20) << 23 | 1 << 22)  # 1.5 * 2^14, as float32's bits
 INFINITE = tl.constexpr(0x7F800000)
+MAX_BLOCK = 16384  # columns at once: more of them spill
 
 
 @triton.jit
@@ -34,29 +35,36 @@ def quantize_fp8_rows_kernel(
     BFLOAT16_SCALE: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A program is a whole row: scale = max |x| / 448, values = (x / scale).to(e4m3)."""
+    """A program is a row: scale = max |x| / 448, values = (x / scale).to(e4m3)."""
     row = tl.program_id(0).to(tl.int64)
-    offs_c = tl.arange(0, BLOCK_C)
-    mask_c = offs_c < columns
-    x = tl.load(x_ptr + row * stride_xr + offs_c, mask=mask_c, other=0.0).to(tl.float32)
-    bits = x.to(tl.int32, bitcast=True)  # [BLOCK_C]
-    largest = tl.max(bits & 0x7FFFFFFF, axis=0)  # above INFINITE: a NaN
+    x_ptr += row * stride_xr
+    values_ptr += row * columns
+    largest = 0  # as bits; above INFINITE: a NaN
+    for first in range(0, columns, BLOCK_C):
+        offs_c = first + tl.arange(0, BLOCK_C)
+        x = tl.load(x_ptr + offs_c, mask=offs_c < columns, other=0.0).to(tl.float32)  # [BLOCK_C]
+        bits = x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+        largest = tl.maximum(largest, tl.max(bits, axis=0))
     scale = tl.div_rn(largest.to(tl.float32, bitcast=True), 448.0)
     if BFLOAT16_SCALE:
         scale = scale.to(tl.bfloat16).to(tl.float32)
     scale = tl.where((largest <= INFINITE) & (scale > 0), scale, 1.0)
     tl.store(scale_ptr + row, scale)
-    quotient = tl.div_rn(tl.abs(x), scale + tl.zeros_like(x))
-    nan = quotient != quotient
-    magnitude = magnitude_e4m3(tl.where(quotient > 448.0, 448.0, quotient))
-    values = tl.where(nan, 0x7F, magnitude) | ((bits >> 24) & 0x80)
-    tl.store(values_ptr + row * columns + offs_c, values.to(tl.uint8), mask=mask_c)
+    for first in range(0, columns, BLOCK_C):
+        offs_c = first + tl.arange(0, BLOCK_C)
+        x = tl.load(x_ptr + offs_c, mask=offs_c < columns, other=0.0).to(tl.float32)  # [BLOCK_C]
+        quotient = tl.div_rn(tl.abs(x), scale + tl.zeros_like(x))
+        nan = quotient != quotient
+        magnitude = magnitude_e4m3(tl.where(quotient > 448.0, 448.0, quotient))
+        sign = (x.to(tl.int32, bitcast=True) >> 24) & 0x80
+        values = tl.where(nan, 0x7F, magnitude) | sign
+        tl.store(values_ptr + offs_c, values.to(tl.uint8), mask=offs_c < columns)
 
 
 def quantize_fp8_rows(x: Tensor, scale_dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """E4m3 [..., C] and scales [...] of x, contiguous [..., C] or [T, C]; in a CUDA graph too."""
     rows, stride = batch_and_stride(x)
-    tile = row_tile(x.shape[-1])
+    tile = row_tile(min(x.shape[-1], MAX_BLOCK))
     values = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     scale = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
     if rows:
