@@ -41,13 +41,13 @@ RAC_INLINE void transposed(const I32<L> (&rows)[4], I32<L> (&words)[2]) {
   words[1] = interleave_pairs<L, 1>(low, high);
 }
 
-// Value `i` of each word as float32, times V::FACTOR, for TB tokens.
-template <typename Set, typename V, int TB>
+// Value `i` of each word as float32, times V::FACTOR.
+template <typename Set, typename V>
 RAC_INLINE F32<Set::L> value_of(I32<Set::L> words, int i) {
   constexpr int L = Set::L;
   if constexpr (V::FP8) {
     const I32<L> odd = i % 2 ? words : words << 8;
-    return V::template place<L>(i < 2 ? Set::template lower_halves<TB>(odd) : odd >> 4);
+    return V::template place<L>(i < 2 ? Set::lower_halves(odd) : odd >> 4);
   } else {
     constexpr int BITS = 8 * V::BYTES;
     const int shift = 32 - BITS - i * BITS;
@@ -91,7 +91,7 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
       for (int i = 0; i < VALUES; ++i) {
         const float* from = x + ((part * 2 + w) * GROUPS + i / 2) * TB * L;
         const int step = (part * 2 + w) * VALUES + i;
-        const F32<L> value = value_of<Set, V, TB>(words[w], i);
+        const F32<L> value = value_of<Set, V>(words[w], i);
         if (step == 8) codes >>= 16;
         const I32<L> places = Set::template places<TB>(codes, step % 8);
 #pragma GCC unroll 8

@@ -54,15 +54,13 @@ struct Avx512 {
 
   template <int TB>
   RAC_INLINE I32<16> places(I32<16> codes, int i) {
-    if (TB > 1 || i == 0) return codes >> (2 * i);
+    if (TB > 2 || i == 0) return codes >> (2 * i);
     const __m512i power = _mm512_set1_epi16(static_cast<int16_t>(1 << (16 - 2 * i)));
     return reinterpret_cast<I32<16>>(
         _mm512_mulhi_epu16(reinterpret_cast<__m512i>(codes), power));
   }
 
-  template <int TB>
   RAC_INLINE I32<16> lower_halves(I32<16> words) {
-    if (TB > 1) return words << 16 >> 4;
     const __m512i power = _mm512_set1_epi32(1 << 12);
     return reinterpret_cast<I32<16>>(_mm512_madd_epi16(reinterpret_cast<__m512i>(words), power));
   }

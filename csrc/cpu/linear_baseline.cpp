@@ -29,7 +29,6 @@ struct Baseline {
   template <int TB>
   RAC_INLINE I32<8> places(I32<8> codes, int i) { return codes >> (2 * i); }
 
-  template <int TB>
   RAC_INLINE I32<8> lower_halves(I32<8> words) { return words << 16 >> 4; }
 
   RAC_INLINE F32<8> pick(F32<8> x, I32<8> codes) {

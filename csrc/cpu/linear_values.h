@@ -6,10 +6,10 @@
 //                            (bitmap), 16 bytes being read; for L = 16 of two bytes of the bitmap
 //   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the first two bits
 //                            lowest, a word being GROUPS groups; HALF: of the first half of a block
-//   places<TB>(codes, i)     the codes with the i-th two bits, i = 0..7, lowest
-//   lower_halves<TB>(words)  2^12 times the lower 16 bits, signed. These two are shifts, but for one
-//                            token products: shifts wait for the ports that shuffles need, products
-//                            for those that multiply with x
+//   places<TB>(codes, i)     the codes with the i-th two bits, i = 0..7, lowest: shifts, but for one or
+//                            two tokens products: shifts wait for the ports that shuffles need,
+//                            products for those that multiply with x
+//   lower_halves(words)      2^12 times the lower 16 bits, signed
 //   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
 //   keep(x)                  x is used more than once: load it once, into a register
 #pragma once
