@@ -3,7 +3,8 @@
     python -m benchmarks.bench_linear [--device cuda] [--threads N] [--out benchmarks/results]
                                       [--shape R C ...] [--tokens T ...]
 
-A row is one packing and implementation at one shape and batch. The baseline is the fastest dense
+A row is one packing and implementation at one shape and batch; in fp8, rounding x is part of it and
+its product is compared with that of what was rounded. The baseline is the fastest dense
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
 without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
@@ -20,6 +21,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -39,9 +41,11 @@ from rac_kernels import (
     PackedBitmap,
     Pattern,
     linear_2to4,
+    linear_2to4_fp8,
     linear_bitmap,
     pack_2to4,
     pack_bitmap,
+    quantize_fp8_rows,
     select_mask,
 )
 
@@ -53,6 +57,7 @@ TOKENS["cuda"] = (*TOKENS["cpu"], 4096)
 CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
+PACKINGS = {linear_2to4: "2:4", linear_2to4_fp8: "2:4-fp8", linear_bitmap: "bitmap"}
 Function = Callable[[], Tensor]
 
 
@@ -73,16 +78,15 @@ def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], lis
         calls[op, name] = [lambda w=w: function(x, w) for w in copied]
 
     impls = ("native", "cusparselt", "cutlass") if x.is_cuda else ("native",)
-    for impl in impls:
-        try:
-            linear_2to4(x, weights["2:4"][0], impl=impl)
-        except ValueError as error:
-            print(error)
-            continue
-        add("linear_2to4", impl, lambda x, w, i=impl: linear_2to4(x, w, impl=i), weights["2:4"], x)
-    if not x.is_cuda:
-        function = lambda x, w: linear_bitmap(x, w, impl="native")  # noqa: E731
-        add("linear_bitmap", "native", function, weights["bitmap"], x)
+    for op, packing in PACKINGS.items():
+        for impl in impls if packing in weights else ():
+            function = partial(op, impl=impl)
+            try:
+                function(x, weights[packing][0])
+            except ValueError as error:
+                print(error)
+                continue
+            add(op.__name__, impl, function, weights[packing], x)
     for name, copied in weights.items():
         if name.startswith("dense"):
             rows = x.float() if name == "dense_float32" else x
@@ -94,7 +98,7 @@ def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], lis
 def check(calls: dict[tuple[str, str], list[Function]], truths: dict[str, Tensor]) -> None:
     """Refuse to time a wrong product; truths: op -> x W^T in float32."""
     for (op, name), functions in calls.items():
-        expected = truths["linear_bitmap" if op == "linear_bitmap" else "linear_2to4"]
+        expected = truths.get(op, truths["linear_2to4"])
         error = float((functions[0]().float() - expected).abs().max() / expected.abs().max())
         assert error < 1e-2, f"{op} {name} is off by {error}"
 
@@ -140,22 +144,33 @@ def bench(shape: tuple[int, int], batches: list[int], options, ceilings: dict) -
     halved = (dense * (torch.rand_like(dense) < 0.5)).bfloat16()
     weight = sparse.bfloat16()
     del dense, sparse
-    weights = {"2:4": copies(pack_2to4(weight), options.device)}
+    values, scale = quantize_fp8_rows(weight)
+    packed = {"2:4": pack_2to4(weight), "2:4-fp8": pack_2to4(values, scale=scale)}
+    if options.device == "cpu":
+        packed["bitmap"] = pack_bitmap(halved)
+    weights = {name: copies(one, options.device) for name, one in packed.items()}
+    names = {op.__name__: packing for op, packing in PACKINGS.items()}
     weights["dense_bfloat16"] = copies(weight, options.device)
     if options.device == "cpu":
-        weights["bitmap"] = copies(pack_bitmap(halved), options.device)
         weights["dense_float32"] = copies(weight.float(), options.device)
     for tokens in batches:
         x = torch.randn(tokens, columns, device=options.device).bfloat16()
         calls = candidates(weights, x)
         truths = {"linear_2to4": linear(x.float(), weight.float())}
         truths["linear_bitmap"] = linear(x.float(), halved.float())
+        truths["linear_2to4_fp8"] = linear(rounded(x), rounded(weight))
         check(calls, truths)
         seconds = timed(calls, options.device)
         for op, impl in seconds:
             if op.startswith("linear"):
-                packed = weights["2:4" if op == "linear_2to4" else "bitmap"][0]
-                yield row_of(op, impl, shape, tokens, seconds, packed.nbytes, options, ceilings)
+                nbytes = packed[names[op]].nbytes
+                yield row_of(op, impl, shape, tokens, seconds, nbytes, options, ceilings)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Rows in float32 as they come back from fp8."""
+    values, scale = quantize_fp8_rows(x)
+    return values.float() * scale[:, None]
 
 
 def row_of(

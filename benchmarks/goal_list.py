@@ -144,6 +144,15 @@ GOALS = (
         for step, wanted in (("first step", 1.3), ("in the end", 1.5))
     ),
     Goal(
+        "K5 2:4 linear in fp8, 1 to 64 tokens, every ffn shape, rounding x included",
+        "the best dense bf16 linear under CUDA graphs",
+        "linear_cuda",
+        "speedup",
+        2.0,
+        {"op": "linear_2to4_fp8"},
+        shapes(*FFN) | {"T": FEW},
+    ),
+    Goal(
         "a 7B pruned on 1M tokens: decoding, solving, packing",
         "",
         "model",

@@ -28,12 +28,17 @@ DEVICES = {
 }
 # Columns of a chunk, its largest size in vectors of 16 bytes, its bytes: bitmaps at 50%, whose 1024
 # of 2048 values of a chunk are within 80, 3.5 standard deviations.
-FORMATS = {"2to4": (128, 288, 4608), "Bitmap": (64, 158, 16 * (20 + 128))}
+FORMATS = {
+    "2to4": (128, 288, 4608),
+    "2to4Fp8": (128, 160, 2560),
+    "Bitmap": (64, 158, 16 * (20 + 128)),
+}
 LATENCY = 0.8e-6  # seconds from a load to its answer, of memory that is busy
 REGISTERS = 65536  # of a multiprocessor
 INSTRUCTIONS = {
     "sparse_mma": r"\bHMMA\.SP\.16832\.",
     "dense_mma": r"\bHMMA\.16816\.",
+    "from_fp8": r"\bF2FP\.F16\.E4M3\.UNPACK_B",
     "population_counts": r"\bPOPC\b",
     "shared_2_bytes": r"\bLDS\.U16\b",
     "copies_of_16_bytes": r"\bLDGSTS\.E\.BYPASS\.LTC128B\.128\b",
@@ -45,7 +50,7 @@ INSTRUCTIONS = {
 SECTION = re.compile(r"^arch = (\S+)$", re.MULTILINE)
 FUNCTION = re.compile(r"Function\s*:?\s+(\S+?):?\s*$", re.MULTILINE)
 STREAMED = re.compile(r"(pack_2to4|unpack_2to4|select_mask_group|select_mask_vector)(?:_kernel)?I")
-KERNEL = re.compile(r"kernelINS_\d+Weight(2to4|Bitmap)E\d(BFloat16|Float16)((?:Li\d+E)+)E")
+KERNEL = re.compile(r"kernelINS_\d+Weight(2to4|2to4Fp8|Bitmap)E\d(BFloat16|Float16)((?:Li\d+E)+)E")
 
 
 def cuobjdump() -> str | None:

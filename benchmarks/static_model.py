@@ -84,6 +84,7 @@ BOUNDS: dict[str, tuple[str, Callable[[aot.Case], tuple[float, str]] | None]] = 
     "capture_kernel": ("memory", None),
     "rmsnorm_capture_kernel": ("memory", None),
     "swiglu_capture_kernel": ("memory", None),
+    "quantize_fp8_rows_kernel": ("memory", None),
     "groups_kernel": ("memory", None),
     "rows_kernel": ("memory", None),
     "selected_kernel": ("memory", None),

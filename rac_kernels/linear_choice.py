@@ -6,27 +6,30 @@ the shape, else unpacking; nothing that was never timed there.
 
 import torch
 
-# Compute capability -> ((tokens up to which, implementations), ...), None: all. Empty until rows of
-# a GPU are there.
-GPU: dict[tuple[int, int], tuple[tuple[int | None, tuple[str, ...]], ...]] = {}
-SAFE: tuple[tuple[int | None, tuple[str, ...]], ...] = ((None, ("cusparselt",)),)
+Ranges = tuple[tuple[int | None, tuple[str, ...]], ...]
+# Packing -> compute capability -> ((tokens up to which, implementations), ...), None: all. Empty
+# until rows of a GPU are there.
+GPU: dict[str, dict[tuple[int, int], Ranges]] = {"2:4": {}, "2:4-fp8": {}}
+SAFE: Ranges = ((None, ("cusparselt",)),)
 
 
-def gpu_implementations(device: torch.device, tokens: int) -> tuple[str, ...]:
+def gpu_implementations(packing: str, device: torch.device, tokens: int) -> tuple[str, ...]:
     """Names in the order in which impl="auto" tries them on a GPU, the reference after all."""
-    ranges = GPU.get(torch.cuda.get_device_capability(device), SAFE)
+    ranges = GPU[packing].get(torch.cuda.get_device_capability(device), SAFE)
     return next(names for last, names in ranges if last is None or tokens <= last)
 
 
 def table() -> list[str]:
     """The choice in words, a line for a device and packing: for `rac info`."""
     lines = ["cpu: native"]
-    for (major, minor), ranges in GPU.items():
-        lines.append(f"sm_{major}{minor}, 2:4: {_words(ranges)}")
-    return [*lines, f"other GPUs, 2:4: {_words(SAFE)}, not measured"]
+    for packing, devices in GPU.items():
+        for (major, minor), ranges in devices.items():
+            lines.append(f"sm_{major}{minor}, {packing}: {_words(ranges)}")
+        lines.append(f"other GPUs, {packing}: {_words(SAFE)}, not measured")
+    return lines
 
 
-def _words(ranges: tuple[tuple[int | None, tuple[str, ...]], ...]) -> str:
+def _words(ranges: Ranges) -> str:
     parts = []
     for last, choice in ranges:
         name = " or ".join((*choice, "reference"))

@@ -89,7 +89,7 @@ def library() -> ctypes.CDLL | str:
     loaded = ctypes.CDLL(str(path))
     pointer, long, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     loaded.run.restype = ctypes.c_char_p
-    loaded.run.argtypes = [pointer] * 6 + [long] * 5 + [number, pointer, number, number, number]
+    loaded.run.argtypes = [pointer] * 7 + [long] * 5 + [number, pointer, number, number, number]
     loaded.plan_of.argtypes = [long] * 3 + [number] * 5 + [pointer]
     return loaded
 
@@ -116,28 +116,31 @@ def run(
     plan: list[int],
     *,
     bias: Tensor | None = None,
+    x_scale: Tensor | None = None,
+    dtype: torch.dtype | None = None,
     seed: int = 0,
     early: bool = False,
 ) -> Tensor:
-    """y [T, R]; `seed` draws which thread goes on, `early` says when copies land.
+    """y [T, R] in `dtype`, x's by default; `seed` draws which thread goes on, `early` says when
+    copies land. `x_scale` [T] beside a weight in fp8.
 
     Raises:
         AssertionError: what no correct kernel does: an address out of bounds, metadata that do not
             ascend, threads that wait for ever, counters left above zero.
     """
     rows, columns = packed.shape
-    y = torch.full((len(x), rows), float("nan"), dtype=x.dtype)
+    y = torch.full((len(x), rows), float("nan"), dtype=dtype or x.dtype)
     scale, starts = getattr(packed, "scale", None), reordered.starts
     weight = reordered.weight
     fields = torch.tensor(plan, dtype=torch.int32)
-    addresses = [None if t is None else t.data_ptr() for t in (scale, bias)]
+    addresses = [None if t is None else t.data_ptr() for t in (scale, x_scale, bias)]
     failure = library().run(
         *(weight.data_ptr(), None if starts is None else starts.data_ptr()),
         *(x.data_ptr(), y.data_ptr(), *addresses),
         *(weight.nbytes, x.stride(0), len(x), rows, columns),
         int(bias is not None and bias.dtype == torch.float32),
         fields.data_ptr(),
-        *(DTYPES[x.dtype], seed, int(early)),
+        *(DTYPES[y.dtype], seed, int(early)),
     )
     assert not failure, failure.decode()
     return y

@@ -56,7 +56,7 @@ def install(kernel: Callable, plain: Callable) -> None:
     def linear(*, plan, arrived, partials, stream, **given):
         def launch() -> None:
             fields = torch.tensor(plan.fields, dtype=torch.int32)
-            order = ("weight", "starts", "x", "y", "scale", "bias")
+            order = ("weight", "starts", "x", "y", "scale", "x_scale", "bias")
             failure = library().run(
                 *(given[name] or None for name in order),
                 *(1 << 40, given["stride"], given["tokens"], given["rows"], given["columns"]),

@@ -23,13 +23,17 @@ def rows():
 def test_rows_count_what_is_packed(rows):
     assert [(row["op"], row["T"]) for row in rows] == [
         ("linear_2to4", 1),
+        ("linear_2to4_fp8", 1),
         ("linear_bitmap", 1),
         ("linear_2to4", 40),
+        ("linear_2to4_fp8", 40),
         ("linear_bitmap", 40),
     ]
     for row in rows:
         if row["op"] == "linear_2to4":
             assert row["bytes"] == 96 * 64 * 9 // 8 + 2 * row["T"] * (96 + 64)
+        if row["op"] == "linear_2to4_fp8":  # scales too
+            assert row["bytes"] == 96 * 64 * 5 // 8 + 4 * 96 + 2 * row["T"] * (96 + 64)
         assert row["gbps"] == pytest.approx(row["bytes"] / row["time_ms"] / 1e6)
         assert row["of_readable"] == pytest.approx(row["gbps"] / 20)
         dense = [row[f"dense_{kind}_ms"] for kind in ("bfloat16", "float32")]

@@ -10,7 +10,7 @@ from rac.calibration import find_groups
 from rac.engines.fused import FusedMLP, FusedNorm, fuse, producers
 from rac.engines.stacked import PackedWeights, StackedPacked, stack
 from rac.models import linears
-from rac.packed.linears import Linear2to4, LinearBitmap
+from rac.packed.linears import Linear2to4, Linear2to4FP8, LinearBitmap
 from rac_kernels import Pattern, magnitude
 
 # Norms and MLPs that are fused, of 3 layers (gemma: 4) and the final norm.
@@ -121,7 +121,9 @@ def packed_attention(kind, pattern):
     return model, attention
 
 
-@pytest.mark.parametrize(("kind", "pattern"), [(Linear2to4, "2:4"), (LinearBitmap, "0.5")])
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [(Linear2to4, "2:4"), (Linear2to4FP8, "2:4"), (LinearBitmap, "0.5")]
+)
 def test_packed_siblings_share_one_product(kind, pattern):
     model, attention = packed_attention(kind, pattern)
     modules = [attention.q_proj, attention.k_proj, attention.v_proj]
@@ -137,7 +139,7 @@ def test_packed_siblings_share_one_product(kind, pattern):
     assert len(calls) == 2
     values = joined.joint.weight_values
     for module, weight in zip(modules, dense, strict=True):
-        assert torch.equal(kind.unpack(module.packed), weight)
+        assert torch.equal(kind.unpack(module.packed).float(), weight.float())
         start = module.weight_values.data_ptr() - values.data_ptr()
         assert 0 <= start < values.nbytes  # nothing is held twice
     modules[1].bias.data.zero_()  # a view of the joint one

@@ -66,6 +66,16 @@ COVERED: dict[str, list[tuple[str, str, list[str]]]] = {
         ("auto cusparselt cutlass", HALVES, ["test_linear_2to4::test_on_a_gpu"]),
         ("cusparselt reference", ALL, ["test_graphs_gpu::test_replayed_in_a_graph_as_run_eagerly"]),
     ],
+    "linear_2to4_fp8": [
+        ("native", HALVES, ["test_linear_fp8_cuda::test_shapes_on_a_gpu"]),
+        ("native", HALVES, ["test_linear_fp8_cuda::test_sums_are_exact_on_a_gpu_where_float32_is"]),
+        ("native", "bf16", ["test_linear_fp8_cuda::test_inside_a_cuda_graph_on_a_gpu"]),
+        (
+            "cusparselt",
+            "bf16",
+            ["test_linear_fp8_cuda::test_cusparselt_multiplies_the_same_on_a_gpu"],
+        ),
+    ],
     "linear_bitmap": [
         ("native", HALVES, ["test_cuda_kernels::test_every_number_of_tokens"]),
         ("native", HALVES, ["test_cuda_kernels::test_leading_dimensions_strides_and_addresses"]),
@@ -104,6 +114,14 @@ COVERED: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
     "pack_bitmap": [
         ("reference", HALVES, ["test_ops_gpu::test_bitmaps_are_those_of_the_cpu_and_come_back"])
+    ],
+    "quantize_fp8_rows": [
+        ("triton", ALL, ["test_quantize_fp8_rows::test_shapes"]),
+        (
+            "triton",
+            "bf16",
+            ["test_quantize_fp8_rows::test_on_a_gpu_auto_is_triton_and_is_recorded_in_a_graph"],
+        ),
     ],
     "rmsnorm_capture": [
         (
@@ -155,7 +173,7 @@ COVERED: dict[str, list[tuple[str, str, list[str]]]] = {
     ],
 }
 # What a file says of a test that a GPU selects: the mark, or a parametrisation that carries it.
-MARKED = re.compile(r"mark\.gpu|every_impl|@implementation")
+MARKED = re.compile(r"mark\.gpu|every_impl|@implementation|on_gpu")
 SHARED = {"capturing.py": "pytest.mark.gpu", "nucleus.py": "pytest.mark.gpu"}
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from emulated_linear import H100, assert_linear, inputs, library, plan, run, sparse_weight
 
-from rac_kernels import _native, native_status
+from rac_kernels import _native, native_status, quantize_fp8_rows
 from rac_kernels._native import linear_cuda
 from rac_kernels.ops.packing import pack_2to4, pack_bitmap
 
@@ -64,6 +64,21 @@ def test_a_launch_says_what_the_kernel_needs(gpu, pack):
 
 
 @emulation
+def test_a_launch_of_fp8_says_what_the_kernel_needs(gpu):
+    values, scale = quantize_fp8_rows(sparse_weight(200, 1088, torch.float32))
+    packed = pack_2to4(values, scale=scale)
+    x, x_scale = quantize_fp8_rows(inputs(12, 1088, torch.bfloat16))
+    y = _native.linear_2to4_fp8_cuda(x, x_scale, packed, None, torch.bfloat16)
+    assert y.shape == (12, 200) and y.dtype == torch.bfloat16
+    [said] = gpu.launches
+    assert said["weight"] == linear_cuda._reordered[packed].weight.data_ptr()
+    assert (said["starts"], said["scale"]) == (0, scale.data_ptr())
+    assert (said["x_scale"], said["y"]) == (x_scale.data_ptr(), y.data_ptr())
+    assert (said["stride"], said["columns"], said["dtype"]) == (1088, 1088, 1)
+    assert said["plan"].fields[5] == linear_cuda._reordered[packed].slot == 160
+
+
+@emulation
 def test_a_weight_is_reordered_once_and_forgotten_with_its_packed_self(gpu):
     packed, x = pack_2to4(sparse_weight(40, 64, torch.bfloat16)), inputs(2, 64, torch.bfloat16)
     before = len(linear_cuda._reordered)
@@ -111,12 +126,13 @@ def test_a_first_use_in_a_capture_is_refused(gpu):
 
 @built
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: its own tests run")
-@pytest.mark.parametrize("starts", [0, 4096])
-def test_the_module_takes_these_arguments_and_says_that_there_is_no_driver(starts):
+@pytest.mark.parametrize(("starts", "x_scale"), [(0, 0), (4096, 0), (0, 4096)])
+def test_the_module_takes_these_arguments_and_says_that_there_is_no_driver(starts, x_scale):
     module = _native.load(_native.CUDA)
     sizes = {"tokens": 12, "rows": 200, "columns": 1056}
     shares = module.linear_plan(**sizes, chunk=128, slot=288, device=H100)
-    addresses = dict.fromkeys(("weight", "x", "y", "scale", "bias", "partials", "arrived"), 4096)
+    names = ("weight", "x", "y", "scale", "x_scale", "bias", "partials", "arrived")
+    addresses = dict.fromkeys(names, 4096) | {"x_scale": x_scale}
     arguments = addresses | sizes | {"starts": starts, "stride": 1056, "bias_is_float": True}
     arguments |= {"plan": shares, "dtype": 1, "stream": 0}
     with pytest.raises(RuntimeError, match="linear: CUDA error"):

@@ -8,6 +8,7 @@
 #include "lanes.h"
 #include "linear_sparse.h"
 #include "pack_bitmap.h"
+#include "quantize_fp8.h"
 
 namespace py = pybind11;
 
@@ -33,8 +34,11 @@ Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t
 }
 
 // y [tokens, rows] is bfloat16 if x is, else float32.
-void linear_at(const Weight& weight, uintptr_t x, int element, uintptr_t y,
+void linear_at(const Weight& weight, uintptr_t x, int element, bool rounds_x, uintptr_t y,
                uintptr_t bias, int64_t tokens, int threads) {
+  if (rounds_x && static_cast<Value>(weight.value) != Value::FP8) {
+    throw std::invalid_argument("SparseWeight: x is rounded to fp8 beside fp8 alone");
+  }
   if (tokens < 1 || element < 0 || element > 2 || threads < 1) {
     throw std::invalid_argument("SparseWeight: tokens, element or threads out of range");
   }
@@ -55,6 +59,7 @@ void linear_at(const Weight& weight, uintptr_t x, int element, uintptr_t y,
                          weight.columns,
                          static_cast<Element>(element),
                          static_cast<Value>(weight.value),
+                         rounds_x,
                          threads,
                          (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
   linear_sparse(job);
@@ -70,6 +75,25 @@ void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t co
   const py::gil_scoped_release release;
   codes_2to4(reinterpret_cast<const uint8_t*>(metadata), reinterpret_cast<uint8_t*>(codes), rows,
              columns, value_bytes, threads);
+}
+
+void quantize_fp8_rows_at(uintptr_t x, int64_t stride, uintptr_t values, uintptr_t scale,
+                          int64_t rows, int64_t columns, int dtype, bool bfloat16_scale,
+                          int threads) {
+  if (rows < 0 || columns < 0 || dtype < 0 || dtype > 2 || threads < 1) {
+    throw std::invalid_argument("quantize_fp8_rows: sizes, dtype or threads out of range");
+  }
+  const QuantizeRows job{reinterpret_cast<const void*>(x),
+                         stride,
+                         reinterpret_cast<uint8_t*>(values),
+                         reinterpret_cast<float*>(scale),
+                         rows,
+                         columns,
+                         dtype,
+                         bfloat16_scale,
+                         threads};
+  const py::gil_scoped_release release;
+  quantize_fp8_rows(job);
 }
 
 void collapse_at(uintptr_t memory, int64_t bytes) {
@@ -107,6 +131,7 @@ void bind_linear(py::module_& module) {
       .def(py::init(&weight_at))
       .def("linear", &linear_at);
   module.def("codes_2to4", &codes_2to4_at);
+  module.def("quantize_fp8_rows", &quantize_fp8_rows_at);
   module.def("collapse_huge_pages", &collapse_at);
   module.def("bitmap_count", &bitmap_at<bitmap_count>);
   module.def("bitmap_pack", &bitmap_at<bitmap_pack>);

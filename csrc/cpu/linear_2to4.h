@@ -10,7 +10,8 @@
 //
 // A quarter then holds four rows' values of the same group, whose four columns of x are a quarter
 // of a register: vpermilps gives each row the x of its value, by two bits of the code. Codes lie as
-// this needs them (codes_2to4), and move down two bits a step. A sum's quarters are the same rows.
+// this needs them (codes_2to4), eight values' in each half of a word. A sum's quarters are the same
+// rows.
 #pragma once
 
 #include <algorithm>
@@ -41,13 +42,19 @@ RAC_INLINE void transposed(const I32<L> (&rows)[4], I32<L> (&words)[2]) {
 }
 
 // Value `i` of each word as float32, times V::FACTOR.
-template <typename V, int L>
-RAC_INLINE F32<L> value_of(I32<L> words, int i) {
-  constexpr int BITS = 8 * V::BYTES;
-  const int shift = 32 - BITS - i * BITS;
-  I32<L> upper = shift ? words << shift : words;
-  if (i > 0) upper &= static_cast<int32_t>(~0u << (32 - BITS));
-  return V::template widen<L>(upper);
+template <typename Set, typename V>
+RAC_INLINE F32<Set::L> value_of(I32<Set::L> words, int i) {
+  constexpr int L = Set::L;
+  if constexpr (V::FP8) {
+    const I32<L> odd = i % 2 ? words : words << 8;
+    return V::template place<L>(i < 2 ? Set::lower_halves(odd) : odd >> 4);
+  } else {
+    constexpr int BITS = 8 * V::BYTES;
+    const int shift = 32 - BITS - i * BITS;
+    I32<L> upper = shift ? words << shift : words;
+    if (i > 0) upper &= static_cast<int32_t>(~0u << (32 - BITS));
+    return V::template widen<L>(upper);
+  }
 }
 
 // Four rows of W, from where they are read next.
@@ -83,14 +90,16 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
 #pragma GCC unroll 4
       for (int i = 0; i < VALUES; ++i) {
         const float* from = x + ((part * 2 + w) * GROUPS + i / 2) * TB * L;
-        const F32<L> value = value_of<V, L>(words[w], i);
+        const int step = (part * 2 + w) * VALUES + i;
+        const F32<L> value = value_of<Set, V>(words[w], i);
+        if (step == 8) codes >>= 16;
+        const I32<L> places = Set::template places<TB>(codes, step % 8);
 #pragma GCC unroll 8
         for (int t = 0; t < TB; ++t) {
           F32<L> lanes;
           std::memcpy(&lanes, from + t * L, sizeof(lanes));
-          sum[(part * 4 + w * 2 + i) % PARTS][t] += value * Set::pick(lanes, codes);
+          sum[(part * 4 + w * 2 + i) % PARTS][t] += value * Set::pick(lanes, places);
         }
-        codes >>= 2;
       }
     }
   }
@@ -100,7 +109,8 @@ RAC_INLINE void add_block(FourRows& rows, const float* x, F32<Set::L> (&sum)[PAR
 
 // y[token : token + TB, row : row + 4]
 template <typename Set, typename V, int TB>
-RAC_INLINE void tile_2to4(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
+RAC_INLINE void tile_2to4(const SparseLinear& job, const float* x_scale, int64_t row,
+                          int64_t token, const float* x) {
   constexpr int L = Set::L, COLUMNS = Block2to4<L, V::BYTES>::COLUMNS;
   constexpr int PARTS = TB == 1 ? 4 : TB <= 4 ? 2 : 1;  // sums in flight hide latency
   const int64_t stride = job.columns / 2 * V::BYTES;
@@ -126,8 +136,9 @@ RAC_INLINE void tile_2to4(const SparseLinear& job, int64_t row, int64_t token, c
     std::memcpy(totals[t], &total, sizeof(total));
   }
   for (int t = 0; t < TB && token + t < job.tokens; ++t) {
+    const float scale = job.rounds_x ? x_scale[token + t] : 1.0f;
     for (int r = 0; r < 4 && row + r < job.rows; ++r) {
-      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r]);
+      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r], scale);
     }
   }
 }

@@ -43,6 +43,19 @@ struct Avx2 {
     return reinterpret_cast<I32<8>>(_mm256_srlv_epi32(both, halves));
   }
 
+  template <int TB>
+  RAC_INLINE I32<8> places(I32<8> codes, int i) {
+    if (TB > 2 || i == 0) return codes >> (2 * i);
+    const __m256i power = _mm256_set1_epi16(static_cast<int16_t>(1 << (16 - 2 * i)));
+    return reinterpret_cast<I32<8>>(
+        _mm256_mulhi_epu16(reinterpret_cast<__m256i>(codes), power));
+  }
+
+  RAC_INLINE I32<8> lower_halves(I32<8> words) {
+    const __m256i power = _mm256_set1_epi32(1 << 12);
+    return reinterpret_cast<I32<8>>(_mm256_madd_epi16(reinterpret_cast<__m256i>(words), power));
+  }
+
   RAC_INLINE F32<8> pick(F32<8> x, I32<8> codes) {
     return reinterpret_cast<F32<8>>(_mm256_permutevar_ps(reinterpret_cast<__m256>(x),
                                                          reinterpret_cast<__m256i>(codes)));

@@ -52,6 +52,19 @@ struct Avx512 {
     return twice >> I32<16>{0, 0, 0, 0, 16, 16, 16, 16, 0, 0, 0, 0, 16, 16, 16, 16};
   }
 
+  template <int TB>
+  RAC_INLINE I32<16> places(I32<16> codes, int i) {
+    if (TB > 2 || i == 0) return codes >> (2 * i);
+    const __m512i power = _mm512_set1_epi16(static_cast<int16_t>(1 << (16 - 2 * i)));
+    return reinterpret_cast<I32<16>>(
+        _mm512_mulhi_epu16(reinterpret_cast<__m512i>(codes), power));
+  }
+
+  RAC_INLINE I32<16> lower_halves(I32<16> words) {
+    const __m512i power = _mm512_set1_epi32(1 << 12);
+    return reinterpret_cast<I32<16>>(_mm512_madd_epi16(reinterpret_cast<__m512i>(words), power));
+  }
+
   RAC_INLINE F32<16> pick(F32<16> x, I32<16> codes) {
     return reinterpret_cast<F32<16>>(_mm512_maskz_permutevar_ps(
         0xffff, reinterpret_cast<__m512>(x), reinterpret_cast<__m512i>(codes)));

@@ -26,6 +26,11 @@ struct Baseline {
     return GROUPS == 2 ? words : words >> I32<8>{0, 0, 0, 0, 16, 16, 16, 16};
   }
 
+  template <int TB>
+  RAC_INLINE I32<8> places(I32<8> codes, int i) { return codes >> (2 * i); }
+
+  RAC_INLINE I32<8> lower_halves(I32<8> words) { return words << 16 >> 4; }
+
   RAC_INLINE F32<8> pick(F32<8> x, I32<8> codes) {
     float from[8], picked[8];
     std::memcpy(from, &x, sizeof(from));

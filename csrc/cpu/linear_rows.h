@@ -6,8 +6,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
+#include "fp8_rows.h"
 #include "linear_2to4.h"
 #include "linear_bitmap.h"
 #include "linear_dense.h"
@@ -24,32 +26,42 @@ struct InOrder {
 };
 
 // x of tokens [token, token + TB) as float32 [C / COLUMNS][VECTORS][TB][L], in whole blocks, zeros
-// where there is no x. Says of each token whether all of its x is finite.
-template <int L, int TB, typename Order, typename T>
-RAC_INLINE void arrange(const SparseLinear& job, int64_t token, float* to, uint8_t* finite) {
+// where there is no x. Says of each token whether all of its x is finite; if ROUNDS, x is divided
+// by a scale and rounded to e4m3, and the scale says so: it is NaN.
+template <int L, int TB, typename Order, typename T, bool ROUNDS>
+RAC_INLINE void arrange(const SparseLinear& job, const LinearScratch& scratch, int64_t token,
+                        float* to) {
   constexpr int GROUPS = Order::COLUMNS / 4;
   const auto* x = static_cast<const typename T::Storage*>(job.x);
   for (int64_t t = 0; t < TB && token + t < job.tokens; ++t) {
     const auto* from = x + (token + t) * job.columns;
     float* block = to + t * L;
+    float scale = 1.0f;
+    if constexpr (ROUNDS) {
+      const int32_t largest = largest_magnitude<L, T>(from, job.columns);
+      scale = fp8_scale(largest, false);
+      scratch.x_scale[token + t] = largest < INFINITE ? scale : NAN;
+    }
     i32x4 wrong = {};
     int64_t c = 0;
     for (; c + Order::COLUMNS <= job.columns; c += Order::COLUMNS) {
 #pragma GCC unroll 32
       for (int64_t g = 0; g < GROUPS; ++g) {
-        const f32x4 four = T::template load<4>(from + c + g * 4);
-        wrong |= not_finite(four);
+        f32x4 four = T::template load<4>(from + c + g * 4);
+        if constexpr (ROUNDS) four = nearest_e4m3<4>(within_e4m3<4>(four / scale));
+        else wrong |= not_finite(four);
         std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
       }
       block += Order::COLUMNS * TB;
     }
     for (int64_t g = 0; c + g * 4 < job.columns; ++g) {
       const int64_t left = std::min<int64_t>(4, job.columns - c - g * 4);
-      const f32x4 four = load_first<4, T>(from + c + g * 4, left);
-      wrong |= not_finite(four);
+      f32x4 four = load_first<4, T>(from + c + g * 4, left);
+      if constexpr (ROUNDS) four = nearest_e4m3<4>(within_e4m3<4>(four / scale));
+      else wrong |= not_finite(four);
       std::memcpy(block + Order::vector(g) * TB * L + Order::lane(g), &four, sizeof(four));
     }
-    finite[token + t] = !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
+    scratch.finite[token + t] = !(wrong[0] | wrong[1] | wrong[2] | wrong[3]);
   }
 }
 
@@ -97,7 +109,8 @@ RAC_INLINE void arrange_group(const SparseLinear& job, const LinearScratch& scra
     float* to = scratch.panels + group * TB * job.padded;
     with_element(job.element, [&](auto element) {
       using T = decltype(element);
-      arrange<Set::L, TB, Order, T>(job, group * TB, to, scratch.finite);
+      constexpr bool FP8 = std::is_same_v<typename P::Values, Fp8>;
+      arrange<Set::L, TB, Order, T, FP8>(job, scratch, group * TB, to);
     });
   });
 }
@@ -120,7 +133,7 @@ RAC_INLINE void linear(const SparseLinear& job, const LinearScratch& scratch) {
       });
     } else {
       all_rows<4, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
-        tile_2to4<Set, V, TB>(job, row, token, x);
+        tile_2to4<Set, V, TB>(job, scratch.x_scale, row, token, x);
       });
     }
   });

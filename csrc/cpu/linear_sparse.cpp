@@ -61,7 +61,8 @@ void linear_sparse(const SparseLinear& job) {
   const int64_t at_once = tokens_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
   AlignedArray<float> panels(groups * at_once * job.padded);
   AlignedArray<uint8_t> finite(job.tokens);
-  const LinearScratch scratch{panels.get(), finite.get()};
+  AlignedArray<float> x_scale(job.rounds_x ? job.tokens : 0);
+  const LinearScratch scratch{panels.get(), finite.get(), x_scale.get()};
   const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
   const int threads = threads_for(job.tokens * job.columns, job.threads);
 #pragma omp parallel for schedule(static) num_threads(threads)

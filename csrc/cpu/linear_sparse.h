@@ -7,7 +7,8 @@
 enum class Value { BF16, FP16, INT8, FP8 };
 enum class Element { FP32, BF16, FP16 };
 
-// y = x W^T, then scaled and shifted by row of W. W [R, C] is packed in one of two ways, or dense:
+// y = x W^T, then scaled and shifted by row of W; x as it is or rounded to e4m3, token by token. W
+// [R, C] is packed in one of two ways, or dense:
 //   2:4     values [R', C/2], codes [R'/4, C/32, 4, 4], R' being R padded to whole fours: four bytes
 //           for each of four rows and 32 columns, a byte saying where in 8 columns the four values
 //           are, two bits each;
@@ -25,6 +26,7 @@ struct SparseLinear {
   int64_t tokens, rows, columns;
   Element element;
   Value value;
+  bool rounds_x;  // to e4m3 with a scale a token; FP8 alone
   int threads;
   int64_t padded;  // columns, up to whole blocks of every kernel
 };
@@ -46,6 +48,7 @@ void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t c
 struct LinearScratch {
   float* panels;    // x in the kernel's order, tokens_at_once(job) after another
   uint8_t* finite;  // [tokens]: whether all of its x is; made by arrange
+  float* x_scale;   // [tokens] if x is rounded: what it was divided by; made by arrange
 };
 
 // Tokens that a kernel takes at once.

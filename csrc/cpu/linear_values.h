@@ -4,8 +4,12 @@
 //   L                        lanes, 8 or 16
 //   spread(values, shuffle, ...)  words with the 16-bit values of 8 columns in their upper halves
 //                            (bitmap), 16 bytes being read; for L = 16 of two bytes of the bitmap
-//   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the next two bits
+//   codes<GROUPS, HALF>(from)  2:4: a block's codes of four rows, lane by lane, the first two bits
 //                            lowest, a word being GROUPS groups; HALF: of the first half of a block
+//   places<TB>(codes, i)     the codes with the i-th two bits, i = 0..7, lowest: shifts, but for one or
+//                            two tokens products: shifts wait for the ports that shuffles need,
+//                            products for those that multiply with x
+//   lower_halves(words)      2^12 times the lower 16 bits, signed
 //   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
 //   keep(x)                  x is used more than once: load it once, into a register
 #pragma once
@@ -22,6 +26,7 @@
 struct Bf16 {
   using Dense = BFloat16;  // of elements.h
   static constexpr int BYTES = 2;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -32,6 +37,7 @@ struct Bf16 {
 struct Fp16 {
   using Dense = Float16;
   static constexpr int BYTES = 2;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -46,6 +52,7 @@ struct Fp16 {
 
 struct Int8 {
   static constexpr int BYTES = 1;
+  static constexpr bool FP8 = false;
   static constexpr float FACTOR = 0x1p-24f;
   template <int L>
   RAC_INLINE F32<L> widen(I32<L> word) {
@@ -53,16 +60,26 @@ struct Int8 {
   }
 };
 
-struct Fp8 {  // e4m3fn: no infinities, all ones is NaN
+// e4m3 beside x that was rounded to e4m3: sign, exponent and fraction at their places in a float,
+// whose exponent counts from 120 lower. Its products are multiples of 2^-138, so none is lost. It
+// has no infinities, and a row with a NaN has a scale of NaN.
+struct Fp8 {
   static constexpr int BYTES = 1;
+  static constexpr bool FP8 = true;
+  static constexpr float FACTOR = 0x1p120f;
+  // Of words that have a value, its sign repeated, from bit 20 on.
+  template <int L>
+  RAC_INLINE F32<L> place(I32<L> word) {
+    return reinterpret_cast<F32<L>>(word & static_cast<int32_t>(0x87f00000u));
+  }
+};
+
+// The same beside any x.
+struct Fp8Exact : Fp8 {
   static constexpr float FACTOR = 1.0f;
   template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    const I32<L> bits = word >> 4;
-    const F32<L> magnitude = reinterpret_cast<F32<L>>(bits & 0x07f00000) * 0x1p120f;
-    const I32<L> nan = ((word & 0x7f000000) == 0x7f000000) & 0x7fc00000;
-    const I32<L> sign = word & static_cast<int32_t>(0x80000000u);
-    return reinterpret_cast<F32<L>>(reinterpret_cast<I32<L>>(magnitude) | nan | sign);
+  RAC_INLINE F32<L> place(I32<L> word) {
+    return Fp8::place<L>(word) * 0x1p120f;
   }
 };
 
@@ -145,16 +162,19 @@ RAC_INLINE void with_packing(const SparseLinear& job, Run run) {
     run(Packed<Fp16, Packing::TWO_TO_FOUR>());
   } else if (job.value == Value::INT8) {
     run(Packed<Int8, Packing::TWO_TO_FOUR>());
-  } else {
+  } else if (job.rounds_x) {
     run(Packed<Fp8, Packing::TWO_TO_FOUR>());
+  } else {
+    run(Packed<Fp8Exact, Packing::TWO_TO_FOUR>());
   }
 }
 
-// The end of a sum: y_tr, given the sum over all columns.
+// The end of a sum: y_tr, given the sum over all columns and what x of the token was divided by.
 template <typename V>
-RAC_INLINE float finished(const SparseLinear& job, int64_t row, float sum) {
+RAC_INLINE float finished(const SparseLinear& job, int64_t row, float sum, float x_scale = 1.0f) {
   float y = V::FACTOR == 1.0f ? sum : sum * V::FACTOR;
   if (job.scale) y *= job.scale[row];
+  y *= x_scale;
   if (job.bias) y += job.bias[row];
   return y;
 }

@@ -1,22 +1,9 @@
-// 2:4 packing. Addresses are the caller's tensors; nothing here owns memory.
+// 2:4 packing on the CPU.
 #pragma once
 
-#include <cstdint>
+#include "../packing.h"
 
-#include "../value.h"
-
-// Arguments of a packing: a weight [rows, columns] to values [padded, columns / 2] and metadata
-// [padded, columns / 8 bytes] in the order of CUTLASS's ColumnMajorInterleaved<2>.
-struct PackJob {
-  const uint8_t* weight;
-  int64_t stride_bytes;  // between rows
-  int64_t rows, columns;
-  int64_t padded;  // rows, rounded up to 32 (16 for values of a byte)
-  uint8_t* values;
-  uint8_t* metadata;
-  const float* scale;  // [columns] or null; with prune: scores are |w| or |w| * scale
-  Value value;
-  bool prune;  // keep the two highest scores of every four, ties prune the lowest index
+struct PackJob : Packing {
   int threads;
 };
 
@@ -24,13 +11,7 @@ struct PackJob {
 // more than two non-zeros or, with prune, with a NaN among its scores.
 int64_t pack_2to4(const PackJob& job);
 
-// Arguments of the way back.
-struct UnpackJob {
-  const uint8_t* values;
-  const uint8_t* metadata;
-  int64_t rows, columns, padded;
-  uint8_t* weight;  // [rows, columns]
-  Value value;
+struct UnpackJob : Unpacking {
   int threads;
 };
 

@@ -40,9 +40,10 @@ linear::Plan plan(int64_t tokens, int64_t rows, int64_t columns, int chunk, int 
   return plan;
 }
 
-// `starts` of 0 says that W is 2:4, else it is a bitmap weight's.
+// `starts` of 0 says that W is 2:4, else it is a bitmap weight's; `x_scale` of not 0 that W
+// is fp8.
 void run(uintptr_t weight, uintptr_t starts, uintptr_t x, uintptr_t y, uintptr_t scale,
-         uintptr_t bias, uintptr_t partials, uintptr_t arrived, int64_t stride, int64_t tokens,
+         uintptr_t x_scale, uintptr_t bias, uintptr_t partials, uintptr_t arrived, int64_t stride, int64_t tokens,
          int64_t rows, int64_t columns, bool bias_is_float, const linear::Plan& plan, int dtype,
          uintptr_t stream) {
   if (tokens < 1 || tokens > 8 * plan.token_tiles || stride % 8 || columns % 8 || dtype < 1 ||
@@ -55,6 +56,7 @@ void run(uintptr_t weight, uintptr_t starts, uintptr_t x, uintptr_t y, uintptr_t
   arguments.x = at<const void>(x);
   arguments.y = at<void>(y);
   arguments.scale = at<const float>(scale);
+  arguments.x_scale = at<const float>(x_scale);
   arguments.bias = at<const void>(bias);
   arguments.partials = at<float>(partials);
   arguments.arrived = at<int>(arrived);
@@ -66,8 +68,10 @@ void run(uintptr_t weight, uintptr_t starts, uintptr_t x, uintptr_t y, uintptr_t
   int error;
   {
     const py::gil_scoped_release release;
-    error = starts == 0 ? linear::launch_2to4(arguments, plan, dtype, at<void>(stream))
-                        : linear::launch_bitmap(arguments, plan, dtype, at<void>(stream));
+    const auto launch = x_scale != 0  ? linear::launch_2to4_fp8
+                        : starts == 0 ? linear::launch_2to4
+                                      : linear::launch_bitmap;
+    error = launch(arguments, plan, dtype, at<void>(stream));
   }
   check(error);
 }
@@ -98,10 +102,10 @@ void bind_linear(py::module_& module) {
   module.def("linear_plan", &plan, py::kw_only(), py::arg("tokens"), py::arg("rows"),
              py::arg("columns"), py::arg("chunk"), py::arg("slot"), py::arg("device"));
   module.def("linear", &run, py::kw_only(), py::arg("weight"), py::arg("starts"), py::arg("x"),
-             py::arg("y"), py::arg("scale"), py::arg("bias"), py::arg("partials"),
-             py::arg("arrived"), py::arg("stride"), py::arg("tokens"), py::arg("rows"),
-             py::arg("columns"), py::arg("bias_is_float"), py::arg("plan"), py::arg("dtype"),
-             py::arg("stream"));
+             py::arg("y"), py::arg("scale"), py::arg("x_scale"), py::arg("bias"),
+             py::arg("partials"), py::arg("arrived"), py::arg("stride"), py::arg("tokens"),
+             py::arg("rows"), py::arg("columns"), py::arg("bias_is_float"), py::arg("plan"),
+             py::arg("dtype"), py::arg("stream"));
   module.def("device_limits", &limits);
   module.def("capture_of", &capture_of);
 }

@@ -10,6 +10,7 @@ namespace linear {
 
 struct WeightBitmap {
   static constexpr int CHUNK = layout_bitmap::CHUNK;
+  static constexpr bool SCALES_X = false;
   uint32_t first, last;  // vectors of the chunk that is copied next, asked for a unit before
 
   template <typename Tile>

@@ -83,19 +83,22 @@ constexpr Plan plan(int64_t tokens, int64_t rows, int64_t columns, int chunk, in
 struct Arguments {
   const void* weight;      // in the format's own order, 16-byte aligned
   const uint32_t* starts;  // bitmap: where each chunk begins, in 16 bytes, and where the last ends
-  const void* x;           // [T, C] of 16-bit values, 16-byte aligned, C and stride multiples of 8
-  void* y;                 // [T, R], like x
+  const void* x;           // [T, C] of 16-bit values, 16-byte aligned, C and stride multiples of 8;
+                           // beside fp8 float16
+  void* y;                 // [T, R] of 16-bit values
   const float* scale;      // [R] or null
+  const float* x_scale;    // [T], fp8 alone
   const void* bias;        // [R] or null
   float* partials;         // Plan::partials() floats, 16-byte aligned
   int* arrived;            // Plan::blocks zeros; zeros again afterwards
   int64_t stride;          // of x, in elements
   int64_t tokens, rows, columns;
-  bool bias_is_float;      // else like x
+  bool bias_is_float;      // else like y
 };
 
-// Run on `stream` of the current device; dtype: 1 bfloat16, 2 float16. Return a cudaError_t.
+// Run on `stream` of the current device; dtype of y: 1 bfloat16, 2 float16. Return a cudaError_t.
 int launch_2to4(const Arguments& arguments, const Plan& plan, int dtype, void* stream);
+int launch_2to4_fp8(const Arguments& arguments, const Plan& plan, int dtype, void* stream);
 int launch_bitmap(const Arguments& arguments, const Plan& plan, int dtype, void* stream);
 
 int device_of(int number, Device* found);  // a cudaError_t

@@ -130,7 +130,8 @@ struct Tile {
     return true;
   }
 
-  template <typename Half>
+  // Half: y, and a bias that is not float32. SCALES_X: a scale a token too.
+  template <typename Half, bool SCALES_X>
   __device__ void store(int tile) const {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
@@ -150,8 +151,9 @@ struct Tile {
           for (int i = 2 * half; i < 2 * half + 2; ++i) {
             const int64_t token = 8 * n + product_token(lane, i);
             if (token >= in.tokens) continue;
-            static_cast<uint16_t*>(in.y)[token * in.rows + row] =
-                rounded<Half>(sums[h][n][i] * scale + bias);
+            float y = sums[h][n][i] * scale;
+            if constexpr (SCALES_X) y *= in.x_scale[token];
+            static_cast<uint16_t*>(in.y)[token * in.rows + row] = rounded<Half>(y + bias);
           }
         }
       }
@@ -159,7 +161,8 @@ struct Tile {
   }
 };
 
-// Weight: a format's CHUNK, and what copies and multiplies a warp's part of a unit.
+// Weight: a format's CHUNK, whether it SCALES_X, and what copies and multiplies a warp's part of a
+// unit.
 template <typename Weight, typename Half, int TILES, int WARPS>
 __global__ void __launch_bounds__(32 * WARPS, 8 / WARPS)
 kernel(const __grid_constant__ Arguments in, int stages, int slot) {
@@ -204,7 +207,7 @@ kernel(const __grid_constant__ Arguments in, int stages, int slot) {
     const bool last = at.chunk == chunks - 1;
     if (last || unit + 1 == end) {
       if ((whole && last) || tile.reduce(at.tile, chunks, units)) {
-        tile.template store<Half>(at.tile);
+        tile.template store<Half, Weight::SCALES_X>(at.tile);
       }
       tile.clear();
       whole = true;

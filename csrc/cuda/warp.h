@@ -94,6 +94,26 @@ __device__ __forceinline__ void multiply_sparse(float (&c)[4], uint4 a, uint4 b,
 
 #undef RAC_MMA_SP
 
+// Four values of fp8 (e4m3) as float16: bytes 0 and 1, bytes 2 and 3.
+__device__ __forceinline__ uint2 widened_fp8(uint32_t four) {
+#if __CUDA_ARCH__ >= 890
+  uint2 out;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\ncvt.rn.f16x2.e4m3x2 %1, high;\n}\n"
+      : "=r"(out.x), "=r"(out.y)
+      : "r"(four));
+  return out;
+#else
+  // Exponent and fraction at their places in a float16, whose exponent counts from 8 lower.
+  const auto scaled = [](uint32_t upper) {
+    const uint32_t bits = (upper & 0x80008000) | (upper >> 1 & 0x3f803f80);
+    const __half2 value = __hmul2(reinterpret_cast<const __half2&>(bits), __float2half2_rn(256));
+    return reinterpret_cast<const uint32_t&>(value);
+  };
+  return {scaled(__byte_perm(four, 0, 0x1404)), scaled(__byte_perm(four, 0, 0x3424))};
+#endif
+}
+
 #define RAC_MMA(type)                                                                          \
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type                           \
                ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"         \

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from rac.packed.linears import HALVES, DenseLinear, Linear2to4, LinearBitmap
+from rac.packed.linears import HALVES, LINEARS, DenseLinear, LinearBitmap
 from rac_kernels import linear_dense
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -98,13 +98,13 @@ class StackedPacked(StackedLinears):
 
     def _stack(self) -> None:
         kind = type(self.linears[0])
-        weight = torch.cat([kind.unpack(module.packed) for module in self.linears])  # [sum R_i, C]
+        packed = kind.join([module.packed for module in self.linears])  # [sum R_i, C]
         if self.bias is not None:
             bias = torch.cat([module.bias.detach() for module in self.linears])
             for module, part in zip(self.linears, bias.split(self.sizes), strict=True):
                 module.bias.data = part
             self.bias = nn.Parameter(bias, requires_grad=False)
-        self.joint = kind(kind.pack(weight), self.bias)
+        self.joint = kind(packed, self.bias)
         first = 0
         for module in self.linears:
             module.weight_values = kind.rows_of(self.joint.packed, first, module.out_features)
@@ -165,10 +165,11 @@ def _stackable(linears: list[nn.Module | None]) -> bool:
 
 def _stackable_packed(linears: list[nn.Module | None]) -> bool:
     kind = type(linears[0])
-    if kind not in (Linear2to4, LinearBitmap) or any(type(m) is not kind for m in linears):
+    if kind not in LINEARS.values() or any(type(m) is not kind for m in linears):
         return False
     kinds = {(m.in_features, m.weight_values.dtype, m.weight_values.device) for m in linears}
-    padded = any(kind is Linear2to4 and m.out_features != len(m.weight_values) for m in linears)
+    bitmaps = kind is LinearBitmap
+    padded = any(not bitmaps and m.out_features != len(m.weight_values) for m in linears)
     return len(kinds) == 1 and len({m.bias is None for m in linears}) == 1 and not padded
 
 

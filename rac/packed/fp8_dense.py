@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from rac.errors import UserError
 from rac.models import linears
-from rac.packed.fp8 import quantize_rows
 from rac.packed.shards import Source
 from rac.packed.summary import PackSummary
+from rac_kernels import quantize_fp8_rows
 
 KIND = "fp8-dense"
 ARGUMENTS = {"num_bits": 8, "type": "float", "symmetric": True}
@@ -37,7 +37,7 @@ class Fp8Dense:
             raise UserError(f"{name}.weight holds NaN or Inf: the checkpoint is damaged")
         # The scale is stored, and loaded, in the weight's dtype: so it is rounded before use.
         dtype = torch.bfloat16 if weight.dtype == torch.bfloat16 else torch.float32
-        values, scale = quantize_rows(weight, dtype)
+        values, scale = quantize_fp8_rows(weight, scale_dtype=dtype)
         scale = scale.to(dtype)[:, None]
         self.summary.count(KIND, weight.nbytes, values.nbytes + scale.nbytes)
         return {"weight": values, "weight_scale": scale}

@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rac.packed.fp8 import compress, linear_2to4_fp8, quantize_rows
 from rac_kernels import (
     Packed2to4,
     PackedBitmap,
     linear_2to4,
+    linear_2to4_fp8,
     linear_bitmap,
     linear_dense,
     pack_2to4,
     pack_bitmap,
+    quantize_fp8_rows,
     unpack_2to4,
     unpack_bitmap,
 )
@@ -72,6 +73,11 @@ class PackedLinear(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
+    @classmethod
+    def join(cls, parts: list[Packed2to4 | PackedBitmap]) -> Packed2to4 | PackedBitmap:
+        """The weight [sum R_i, C] of all the parts' rows."""
+        return cls.pack(torch.cat([cls.unpack(part) for part in parts]))
+
 
 class Linear2to4(PackedLinear):
     """A linear with a 2:4 weight in bf16 or fp16, 9/16 of its bytes."""
@@ -90,26 +96,28 @@ class Linear2to4(PackedLinear):
         return linear_2to4(x, self.packed, self.bias)
 
 
-class Linear2to4FP8(PackedLinear):
+class Linear2to4FP8(Linear2to4):
     """A linear with a 2:4 weight in fp8, a scale a row; x is rounded to fp8 token by token."""
 
     FORMAT = "2:4-fp8"
     PARTS = ("values", "metadata", "scale")
 
-    _compressed: tuple[Packed2to4 | None, Tensor | None] = (None, None)
-
     @staticmethod
     def pack(weight: Tensor) -> Packed2to4:
         """Pack a dense 2:4 weight [R, C] of any floating dtype, rounded to fp8 first."""
-        values, scale = quantize_rows(weight)
+        values, scale = quantize_fp8_rows(weight)
         return pack_2to4(values, scale=scale)
+
+    @classmethod
+    def join(cls, parts: list[Packed2to4]) -> Packed2to4:
+        """The weight [sum R_i, C] of all the parts' rows, each with its scale."""
+        values = torch.cat([unpack_2to4(part).view(torch.uint8) for part in parts])
+        scale = torch.cat([part.scale for part in parts])
+        return pack_2to4(values.view(torch.float8_e4m3fn), scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., R] of x [..., C], in its dtype."""
-        packed = self.packed
-        if self._compressed[0] is not packed:
-            self._compressed = (packed, compress(packed))
-        return linear_2to4_fp8(x, packed, self.bias, self._compressed[1])
+        return linear_2to4_fp8(x, self.packed, self.bias)
 
 
 class LinearBitmap(PackedLinear):

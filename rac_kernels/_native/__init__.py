@@ -4,10 +4,16 @@ from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
 from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.linear import linear_dense, linear_packed
-from rac_kernels._native.linear_cuda import linear_2to4_cuda, linear_bitmap_cuda, why_not_cuda
+from rac_kernels._native.linear_cuda import (
+    linear_2to4_cuda,
+    linear_2to4_fp8_cuda,
+    linear_bitmap_cuda,
+    why_not_cuda,
+)
 from rac_kernels._native.loading import CPU, CUDA, instruction_set, load, use_threads, why_missing
 from rac_kernels._native.masks import select_mask, select_mask_cuda
 from rac_kernels._native.packing import pack_2to4, unpack_2to4
+from rac_kernels._native.quantize import quantize_fp8_rows
 from rac_kernels._native.sample import nucleus_sample
 from rac_kernels._native.sparsegpt import sparsegpt
 
@@ -18,6 +24,7 @@ __all__ = [
     "hessian_accumulate_",
     "instruction_set",
     "linear_2to4_cuda",
+    "linear_2to4_fp8_cuda",
     "linear_bitmap_cuda",
     "linear_dense",
     "linear_packed",
@@ -25,6 +32,7 @@ __all__ = [
     "nucleus_sample",
     "pack_2to4",
     "pack_bitmap",
+    "quantize_fp8_rows",
     "reversed_cholesky_",
     "rmsnorm_capture",
     "select_mask",

@@ -23,6 +23,8 @@ class _Prepared:
             self.codes, offsets, scale = packed.bitmap, packed.offsets, None
         else:
             self.codes, offsets, scale = _codes_2to4(packed), None, packed.scale
+        if packed.dtype == torch.float8_e4m3fn:
+            scale = _with_nan(packed)
         if scale is not None:
             scale = scale.float().contiguous()
         for tensor in (packed.values, self.codes):
@@ -70,10 +72,25 @@ def _codes_2to4(packed: Packed2to4) -> Tensor:
     return codes
 
 
-def linear_packed(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
-    """``x W^T + bias`` [..., R] of x [..., C] on the CPU."""
+def _with_nan(packed: Packed2to4) -> Tensor | None:
+    """The scales, NaN where a row has one: the kernel takes a NaN of e4m3 for 480."""
+    bad = ((packed.values.view(torch.uint8) & 0x7F) == 0x7F).any(1)[: packed.rows]
+    if not bool(bad.any()):
+        return packed.scale
+    scale = torch.ones(packed.rows) if packed.scale is None else packed.scale
+    return scale.masked_fill(bad, torch.nan)
+
+
+def linear_packed(
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    bias: Tensor | None,
+    *,
+    rounds_x: bool = False,
+) -> Tensor:
+    """``x W^T + bias`` [..., R] of x [..., C] on the CPU, x rounded to e4m3 by row if asked."""
     held = _prepare(packed)
-    return _linear(x, held.weight, held.rows, bias)
+    return _linear(x, held.weight, held.rows, bias, rounds_x)
 
 
 def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -85,7 +102,9 @@ def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _linear(x, shared, weight.shape[0], bias)
 
 
-def _linear(x: Tensor, weight: Any, rows: int, bias: Tensor | None) -> Tensor:
+def _linear(
+    x: Tensor, weight: Any, rows: int, bias: Tensor | None, rounds_x: bool = False
+) -> Tensor:
     dtype, columns = x.dtype, x.shape[-1]
     x = x.contiguous()
     count = x.numel() // columns
@@ -97,6 +116,7 @@ def _linear(x: Tensor, weight: Any, rows: int, bias: Tensor | None) -> Tensor:
     weight.linear(
         x.data_ptr(),
         DTYPES[dtype],
+        rounds_x,
         y.data_ptr(),
         0 if bias is None else bias.data_ptr(),
         count,

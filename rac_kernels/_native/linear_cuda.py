@@ -35,7 +35,10 @@ def why_not_cuda(x: Tensor, packed: Packed2to4 | PackedBitmap) -> str | None:
 
 
 def _why_unfit(x: Tensor, packed: Packed2to4 | PackedBitmap) -> str | None:
-    if packed.dtype not in HALVES or x.dtype != packed.dtype:
+    if packed.dtype == torch.float8_e4m3fn:
+        if x.dtype not in HALVES:
+            return f"it takes x in bf16 or fp16, got {x.dtype}"
+    elif packed.dtype not in HALVES or x.dtype != packed.dtype:
         return f"it takes x and W in bf16 or both in fp16, got {x.dtype} and {packed.dtype}"
     multiple = 32 if isinstance(packed, Packed2to4) else 8
     if packed.shape[1] == 0 or packed.shape[1] % multiple:
@@ -59,6 +62,20 @@ def linear_2to4_cuda(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tens
     return _linear("linear_2to4", x, packed, bias)
 
 
+def linear_2to4_fp8_cuda(
+    values: Tensor, x_scale: Tensor, packed: Packed2to4, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """``x W^T + bias`` [T, R] in ``dtype``, bf16 or fp16, of x as e4m3 [T, C] and scales [T].
+
+    At most 64 tokens, products summed in float32, rounded once; W as in :func:`linear_2to4_cuda`.
+
+    Raises:
+        RuntimeError: CUDA's error; or the first use is in a capture into a CUDA graph.
+    """
+    x = values.to(torch.float16)  # which has every value of e4m3
+    return _linear("linear_2to4_fp8", x, packed, bias, x_scale, dtype)
+
+
 def linear_bitmap_cuda(x: Tensor, packed: PackedBitmap, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] of at most 64 tokens x [..., C], summed in float32, rounded once.
 
@@ -70,23 +87,35 @@ def linear_bitmap_cuda(x: Tensor, packed: PackedBitmap, bias: Tensor | None) -> 
     return _linear("linear_bitmap", x, packed, bias)
 
 
-def _linear(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> Tensor:
+def _linear(
+    op: str,
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    bias: Tensor | None,
+    x_scale: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     rows, columns = packed.shape
-    y = x.new_empty(*x.shape[:-1], rows)
+    y = x.new_empty(*x.shape[:-1], rows, dtype=dtype)
     if y.numel() == 0:
         return y
     x = x.reshape(-1, columns)
     if x.stride(1) != 1 or x.stride(0) % 8 or x.data_ptr() % 16:
         x = x.clone(memory_format=torch.contiguous_format)
     if bias is not None:
-        bias = (bias if bias.dtype in (x.dtype, torch.float32) else bias.float()).contiguous()
+        bias = (bias if bias.dtype in (y.dtype, torch.float32) else bias.float()).contiguous()
     with torch.cuda.device(x.device):
-        _launch(op, x, packed, bias, y)
+        _launch(op, x, packed, bias, y, x_scale)
     return y
 
 
 def _launch(
-    op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None, y: Tensor
+    op: str,
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    bias: Tensor | None,
+    y: Tensor,
+    x_scale: Tensor | None,
 ) -> None:
     module, stream = load(CUDA), torch.cuda.current_stream().cuda_stream
     capture = module.capture_of(stream)
@@ -100,7 +129,7 @@ def _launch(
     scale = getattr(packed, "scale", None)
     scale = None if scale is None else scale.contiguous()
     tensors = {"weight": weight.weight, "starts": weight.starts, "x": x, "y": y, "scale": scale}
-    tensors |= {"bias": bias, "partials": partials}
+    tensors |= {"x_scale": x_scale, "bias": bias, "partials": partials}
     module.linear(
         **{name: 0 if t is None else t.data_ptr() for name, t in tensors.items()},
         arrived=_zeros(x.device, stream, capture, plan.blocks).data_ptr(),
@@ -108,7 +137,7 @@ def _launch(
         **sizes,
         bias_is_float=bias is not None and bias.dtype == torch.float32,
         plan=plan,
-        dtype=DTYPES[x.dtype],
+        dtype=DTYPES[y.dtype],
         stream=stream,
     )
 

@@ -32,19 +32,41 @@ class Reordered:
 
 
 def reorder_2to4(packed: Packed2to4) -> Reordered:
-    """W [R, C] as int32 [R / 32, C / 128, 9, 32, 4], padded: vectors, lanes, words of a chunk."""
+    """W [R, C] as int32 [R / 32, C / 128, 9, 32, 4], padded: vectors, lanes, words of a chunk.
+
+    Of fp8 there are five vectors in place of nine.
+    """
     rows, half = packed.values.shape
-    strips, chunks = rows // STRIP, -(-2 * half // CHUNK_2TO4)
-    missing = chunks * CHUNK_2TO4 - 2 * half
-    values = pad(packed.values.view(torch.int32), (0, missing // 4))
-    # Row 16 h + 8 j + g, pair of values 16 s + 4 k + t of its chunk: word 2 k + j of lane 4 g + t.
-    values = values.view(strips, 2, 2, 8, chunks, 4, 2, 4)  # strip h j g chunk s k t
-    values = values.permute(0, 4, 5, 1, 3, 7, 6, 2).reshape(strips, chunks, 8, 32, 4)
-    # CUTLASS's order already has a lane's word for 32 columns in its place.
-    words = packed.metadata.view(torch.int32).view(half // 16, strips, 32)
-    words = pad(words, (0, 0, 0, 0, 0, missing // 32), value=PADDING)
-    words = words.view(chunks, 4, strips, 32).permute(2, 0, 3, 1)
-    return Reordered(torch.cat([values, words[:, :, None]], 2).contiguous(), 9 * 32)
+    strips, chunks = -(-rows // STRIP), -(-2 * half // CHUNK_2TO4)
+    # Pairs of values of all rows and columns that chunks have.
+    pair = torch.int32 if packed.values.element_size() == 2 else torch.int16
+    pairs = packed.values.view(pair)
+    missing = (0, chunks * CHUNK_2TO4 // 4 - pairs.shape[1], 0, strips * STRIP - rows)
+    pairs = pad(pairs, missing)
+    # Row 16 h + 8 j + g, pair of values 16 s + 4 k + t of its chunk: pair 2 k + j of lane 4 g + t.
+    pairs = pairs.view(strips, 2, 2, 8, chunks, 4, 2, 4)  # strip h j g chunk s k t
+    if pair == torch.int32:
+        values = pairs.permute(0, 4, 5, 1, 3, 7, 6, 2).reshape(strips, chunks, 8, 32, 4)
+        # CUTLASS's order already has a lane's word for 32 columns in its place.
+        words = packed.metadata.view(torch.int32).view(half // 16, strips, 32).transpose(0, 1)
+    else:
+        values = pairs.permute(0, 4, 5, 3, 7, 1, 6, 2).reshape(strips, chunks, 4, 32, 8)
+        values, words = values.view(torch.int32), _words_fp8(packed, strips)
+    words = pad(words, (0, 0, 0, 4 * chunks - words.shape[1]), value=PADDING)
+    words = words.reshape(strips, chunks, 4, 32).transpose(2, 3)
+    weight = torch.cat([values, words[:, :, None]], 2).contiguous()
+    return Reordered(weight, weight.shape[2] * 32)
+
+
+def _words_fp8(packed: Packed2to4, strips: int) -> Tensor:
+    """The metadata of fp8 in the order of 16-bit values: int32 [strips, C / 32, 32 lanes]."""
+    rows, half = packed.values.shape
+    # Of 64 columns and 16 rows a word for each row and 32 columns, rows g and g + 8 side by side.
+    words = packed.metadata.view(half // 32, rows // 16, 32)
+    words = pad(words, (0, 0, 0, 2 * strips - rows // 16), value=PADDING).view(torch.int16)
+    words = words.view(half // 32, strips, 2, 8, 2, 2, 2)  # pair strip h g column j half
+    words = words.permute(1, 0, 4, 3, 2, 6, 5).reshape(strips, half // 16, 64)
+    return words.view(torch.int32)
 
 
 def reorder_bitmap(packed: PackedBitmap) -> Reordered:

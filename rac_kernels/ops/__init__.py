@@ -10,7 +10,7 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
-from rac_kernels.ops.linear import linear_2to4, linear_bitmap, linear_status
+from rac_kernels.ops.linear import linear_2to4, linear_2to4_fp8, linear_bitmap, linear_status
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
 from rac_kernels.ops.packing import (
     mask_and_pack_2to4,
@@ -19,6 +19,7 @@ from rac_kernels.ops.packing import (
     unpack_2to4,
     unpack_bitmap,
 )
+from rac_kernels.ops.quantize import quantize_fp8_rows
 from rac_kernels.ops.sample import nucleus_sample
 from rac_kernels.ops.sparsegpt import sparsegpt
 
@@ -30,6 +31,7 @@ __all__ = [
     "flush_",
     "hessian_accumulate_",
     "linear_2to4",
+    "linear_2to4_fp8",
     "linear_bitmap",
     "linear_dense",
     "linear_status",
@@ -39,6 +41,7 @@ __all__ = [
     "nucleus_sample",
     "pack_2to4",
     "pack_bitmap",
+    "quantize_fp8_rows",
     "rmsnorm_capture",
     "select_mask",
     "sparsegpt",

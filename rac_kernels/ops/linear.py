@@ -8,11 +8,15 @@ from torch import Tensor
 from rac_kernels import _native, linear_choice
 from rac_kernels._checks import FLOATS, check_same_device, refuse
 from rac_kernels._choice import choose, native_cpu, needs_backward
+from rac_kernels.ops.quantize import quantize_fp8_rows
 from rac_kernels.packed import Packed2to4, PackedBitmap
 from rac_kernels.reference import linear_sparse as reference_linear
 
-CUDA = "rac_kernels._native.linear_cuda"  # our kernels for a CUDA tensor, impl "native"
-IMPLEMENTATIONS = ("auto", "reference", "native", "cusparselt", "cutlass")
+# Packing -> what multiplies with it.
+IMPLEMENTATIONS = {
+    "2:4": ("auto", "reference", "native", "cusparselt", "cutlass"),
+    "2:4-fp8": ("auto", "reference", "native", "cusparselt"),
+}
 
 
 def linear_2to4(
@@ -38,7 +42,7 @@ def linear_2to4(
     """
     op = "linear_2to4"
     _check(op, x, packed, bias)
-    name = _choose_2to4(op, impl, x, packed, bias)
+    name = _choose_2to4(op, "2:4", impl, x, packed, bias)
     if name == "reference" or 0 in (x.numel(), packed.rows):
         return reference_linear.linear_2to4(x, packed, bias)
     if name in ("cusparselt", "cutlass"):
@@ -46,6 +50,43 @@ def linear_2to4(
     if x.is_cuda:
         return _native.linear_2to4_cuda(x, packed, bias)
     return _native.linear_packed(x, packed, bias)
+
+
+def linear_2to4_fp8(
+    x: Tensor, packed: Packed2to4, bias: Tensor | None = None, *, impl: str = "auto"
+) -> Tensor:
+    """``x W^T + bias`` with a 2:4 weight in fp8, x rounded to fp8 by :func:`quantize_fp8_rows`.
+
+    Args:
+        x: bf16, fp16 or fp32 [..., C].
+        packed: W [R, C] in fp8_e4m3, its scale by row or None.
+        bias: [R] or None.
+        impl: "auto", "reference", "native" (the CPU, in one kernel; on a GPU at most 64 tokens,
+            bf16 or fp16), "cusparselt" (compute capability 9.0). All but the reference have no
+            backward: auto takes the reference where one is needed, else what linear_choice.py says.
+            The first call with a weight is as in :func:`linear_2to4`.
+
+    Returns:
+        [..., R] in the dtype of ``x``: products of e4m3 values, summed in float32, times the
+        weight's scale, times the token's, plus bias, rounded once. A token that is not finite
+        gives NaN.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
+    """
+    op = "linear_2to4_fp8"
+    _check(op, x, packed, bias)
+    if packed.dtype != torch.float8_e4m3fn:
+        raise TypeError(f"{op}: expected a weight packed in float8_e4m3fn, got {packed.dtype}")
+    name = _choose_2to4(op, "2:4-fp8", impl, x, packed, bias)
+    if name == "reference" or 0 in (x.numel(), packed.rows):
+        return reference_linear.linear_2to4_fp8(x, packed, bias)
+    if x.is_cpu:
+        return _native.linear_packed(x, packed, bias, rounds_x=True)
+    values, scale = quantize_fp8_rows(x.reshape(-1, x.shape[-1]).contiguous())
+    run = _torch_sparse().cusparselt_fp8 if name == "cusparselt" else _native.linear_2to4_fp8_cuda
+    y = run(values, scale, packed, bias, x.dtype)
+    return y.view(*x.shape[:-1], packed.rows)
 
 
 def linear_bitmap(
@@ -87,18 +128,21 @@ def linear_status() -> dict[str, str]:
     return status | {f"auto {n}": line for n, line in enumerate(linear_choice.table(), 1)}
 
 
-def _choose_2to4(op: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor | None) -> str:
+def _choose_2to4(
+    op: str, packing: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor | None
+) -> str:
     """Name the implementation to run."""
-    if impl not in (*IMPLEMENTATIONS, "triton"):
-        refuse(op, f"impl one of {', '.join(IMPLEMENTATIONS)}", repr(impl))
+    known = IMPLEMENTATIONS[packing]
+    if impl not in (*known, "triton"):
+        refuse(op, f"impl one of {', '.join(known)}", repr(impl))
     if impl == "triton":
-        names = ", ".join(IMPLEMENTATIONS[1:])
+        names = ", ".join(known[1:])
         raise ValueError(f"{op}: impl='triton' does not exist for this op, which has {names}")
     if impl == "reference":
         return impl
     backward = _backward(x, packed.values, bias)
     if impl != "auto":
-        reason = backward or _why_not(impl, x, packed)
+        reason = backward or _why_not(packing, impl, x, packed)
         if reason is not None:
             raise ValueError(f"{op}: impl={impl!r} cannot run: {reason}")
         return impl
@@ -106,16 +150,21 @@ def _choose_2to4(op: str, impl: str, x: Tensor, packed: Packed2to4, bias: Tensor
         return "reference"
     names = ("native",)
     if x.is_cuda:
-        names = linear_choice.gpu_implementations(x.device, _tokens(x))
-    return next((name for name in names if _why_not(name, x, packed) is None), "reference")
+        names = linear_choice.gpu_implementations(packing, x.device, _tokens(x))
+    usable = (name for name in names if _why_not(packing, name, x, packed) is None)
+    return next(usable, "reference")
 
 
-def _why_not(impl: str, x: Tensor, packed: Packed2to4) -> str | None:
+def _why_not(packing: str, impl: str, x: Tensor, packed: Packed2to4) -> str | None:
     """None when ``impl`` can multiply x with ``packed``, else why not."""
+    if packing == "2:4-fp8" and impl == "cusparselt":
+        return _torch_sparse().why_not_cusparselt_fp8(x, packed)
     if impl == "cusparselt":
         return _torch_sparse().why_not_cusparselt(x, packed)
     if impl == "cutlass":
         return _torch_sparse().why_not_cutlass(x, packed)
+    if packing == "2:4" and x.is_cuda and packed.dtype == torch.float8_e4m3fn:
+        return "it takes fp8 weights in linear_2to4_fp8, which rounds x"
     return _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
 
 

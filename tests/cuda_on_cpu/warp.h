@@ -177,6 +177,18 @@ void multiply_dense(float (&c)[4], uint4 a, uint32_t b0, uint32_t b1) {
   });
 }
 
+// Bytes 0 and 1, then 2 and 3, as float16.
+inline uint2 widened_fp8(uint32_t four) {
+  uint32_t halves[4];
+  for (int i = 0; i < 4; ++i) {
+    const int bits = four >> (8 * i) & 127, exponent = bits >> 3, fraction = bits & 7;
+    const float magnitude =
+        exponent == 0 ? std::ldexp(float(fraction), -9) : std::ldexp(float(8 + fraction), exponent - 10);
+    halves[i] = rounded<Float16>(four >> (8 * i + 7) & 1 ? -magnitude : magnitude);
+  }
+  return {halves[0] | halves[1] << 16, halves[2] | halves[3] << 16};
+}
+
 inline int load_acquire(const int* address) { return *address; }
 inline int add_release(int* address, int value) {
   return std::exchange(*address, *address + value);
