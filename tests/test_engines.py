@@ -123,6 +123,23 @@ def test_seeds(source_of):
     assert sample(1) != sample(2)
 
 
+def test_draws_do_not_depend_on_the_batch(source_of):
+    model = load_model(source_of("llama", dtype=torch.float32), "cpu")
+    prompts = random_prompts(4, 8, 5, 30, 6, 9)
+
+    def sample(numbers, batch_size, **seeds):
+        chosen = [prompts[n] for n in numbers]
+        traces = generate(model, chosen, Sampling(30, 1.0, seed=3), batch_size=batch_size, **seeds)
+        return {numbers[t.index]: t.output_ids for t in traces}
+
+    assert sample(range(6), 6) == sample(range(6), 2) == sample(range(6), 1)
+    seeds = [7, 8, 9, 7, 8, 9]
+    together = sample(range(6), 4, seeds=seeds)
+    for number, ids in together.items():
+        assert sample([number], 1, seeds=[seeds[number]]) == {number: ids}
+    assert sample([0], 1, seeds=[8]) != {0: together[0]}
+
+
 class Recorder:
     """Counts what the engine calls real, and gathers those ids from the embedding's input."""
 
