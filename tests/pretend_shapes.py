@@ -16,7 +16,8 @@ SMALL: dict[str, dict[str, object]] = {
         "SOLVES": ((24, 64),),
         "FACTORS": (64,),
     },
-    "bench_model": {"WHOLE": 1000, "TOKENS": 60, "PROMPT": 9, "BATCH": 2, "WARM_UP": 4},
+    # Of the steps the first is eager, the second recorded, the third replayed.
+    "bench_model": {"WHOLE": 1000, "TOKENS": 44, "PROMPT": 9, "BATCH": 2, "WARM_UP": 3},
     "bench_embedded": {
         "PATTERNS": ("2:4",),
         "CALIBRATIONS": ("rac",),
@@ -31,15 +32,18 @@ SMALL: dict[str, dict[str, object]] = {
         "REPLAYS": {"cuda": 1},
     },
     "bench_decode": {
-        "SHAPES": dict.fromkeys(NAMES, (32, 64, 3, 4, 2, 1024)),
+        # All sizes are the same code: only the first has a second layer.
+        "SHAPES": {name: (64, 128, 1 + (name == NAMES[0]), 4, 2, 1024) for name in NAMES},
         "BATCHES": {"cuda": (2,)},
         "PROMPT": {"cuda": 20},
-        "STEPS": {"cuda": 3},
+        "STEPS": {"cuda": 2},
         "ROUNDS": 1,
+        "WARM_UP": 2,
     },
     "bench_sample": {"VOCABULARIES": (600,), "BATCHES": {"cuda": (2,)}},
     "bench_sparsegpt": {
-        "GPU_SHAPES": [(48, 64), (32, 160)],
+        "GPU_SHAPES": [(48, 64), (32, 132)],
+        "FIRST": 32,
         "MODELS": {"7b": (2, {64: [[64, 16], [64]], 96: [[64]]}), "32b": (2, {64: [[64]]})},
     },
     "bench_factor": {"GPU_SIZES": (64, 130)},
@@ -48,12 +52,11 @@ SMALL: dict[str, dict[str, object]] = {
     "bench_linear": {"SHAPES": [(64, 128)], "TOKENS": {"cuda": (1, 8, 70)}},
     "bench_linear_cuda": {"SHAPES": [(64, 128)], "TOKENS": (1, 8)},
     "bench_throughput": {
-        "LAYOUTS": {"first third": "first", "all": "all"},
-        "BATCHES": (2,),
         "PROMPT": 8,
         "CHECKED": 3,
     },
 }
+STAGED = 32  # rows of a ring: a flush is a program for every tile and 32 tokens
 # Bytes that are moved only to overrun a cache.
 CACHE_BYTES = {"cpu": 1.0, "cuda": 1.0}
 
@@ -74,6 +77,7 @@ def reduce_shapes(name: str) -> ModuleType | None:
         module.MODEL = str(save_source(Path(tempfile.mkdtemp(prefix="rac-tiny-"))))
     if hasattr(module, "CACHE_BYTES"):
         module.CACHE_BYTES = CACHE_BYTES if isinstance(module.CACHE_BYTES, dict) else 1.0
+    importlib.import_module("rac.calibration.capture").STAGED_TOKENS["cuda"] = STAGED
     common = importlib.import_module("benchmarks.common")
     common.MATMUL_SIZE, common.COPY_BYTES = {"cuda": 64}, {"cuda": 1 << 16}
     return module
