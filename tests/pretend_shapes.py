@@ -17,7 +17,7 @@ SMALL: dict[str, dict[str, object]] = {
         "FACTORS": (64,),
     },
     # Of the steps the first is eager, the second recorded, the third replayed.
-    "bench_model": {"WHOLE": 1000, "TOKENS": 44, "PROMPT": 9, "BATCH": 2, "WARM_UP": 3},
+    "bench_model": {"WHOLE": 1000, "TOKENS": 30, "PROMPT": 9, "BATCH": 2, "WARM_UP": 3},
     "bench_embedded": {
         "PATTERNS": ("2:4",),
         "CALIBRATIONS": ("rac",),
