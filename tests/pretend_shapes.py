@@ -1,6 +1,7 @@
 """What the benchmarks measure, small enough for an interpreter: their constants, replaced."""
 
 import importlib
+import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -32,8 +33,12 @@ SMALL: dict[str, dict[str, object]] = {
         "REPLAYS": {"cuda": 1},
     },
     "bench_decode": {
-        # All sizes are the same code: only the first has a second layer.
-        "SHAPES": {name: (64, 128, 1 + (name == NAMES[0]), 4, 2, 1024) for name in NAMES},
+        # All are the same code: the first is wide enough for fp8, the second has a second layer.
+        "SHAPES": {
+            NAMES[0]: (64, 128, 1, 4, 2, 1024),
+            NAMES[1]: (32, 64, 2, 4, 2, 1024),
+            NAMES[2]: (32, 64, 1, 4, 2, 1024),
+        },
         "BATCHES": {"cuda": (2,)},
         "PROMPT": {"cuda": 20},
         "STEPS": {"cuda": 2},
@@ -66,18 +71,20 @@ def reduce_shapes(name: str) -> ModuleType | None:
     if not name.startswith("benchmarks."):
         return None
     module = importlib.import_module(name)
-    for part in dict.fromkeys(["bench_decode", name.removeprefix("benchmarks.")]):
-        changed = importlib.import_module(f"benchmarks.{part}")  # the shapes of models are there
-        for constant, value in SMALL.get(part, {}).items():
+    for part, constants in SMALL.items():
+        changed = sys.modules.get(f"benchmarks.{part}")  # what others import of it is small too
+        for constant, value in constants.items() if changed else ():
             assert hasattr(changed, constant), f"{part} has no {constant}"
             setattr(changed, constant, value)
     if hasattr(module, "MODEL"):
         from conftest import save_source
 
-        module.MODEL = str(save_source(Path(tempfile.mkdtemp(prefix="rac-tiny-"))))
+        folder = Path(tempfile.mkdtemp(prefix="rac-tiny-"))
+        module.MODEL = str(save_source(folder, num_hidden_layers=1))
     if hasattr(module, "CACHE_BYTES"):
         module.CACHE_BYTES = CACHE_BYTES if isinstance(module.CACHE_BYTES, dict) else 1.0
-    importlib.import_module("rac.calibration.capture").STAGED_TOKENS["cuda"] = STAGED
+    if capture := sys.modules.get("rac.calibration.capture"):
+        capture.STAGED_TOKENS["cuda"] = STAGED
     common = importlib.import_module("benchmarks.common")
     common.MATMUL_SIZE, common.COPY_BYTES = {"cuda": 64}, {"cuda": 1 << 16}
     return module

@@ -113,7 +113,7 @@ def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype, monk
     found = []
     for recordable in (False, True):
         collector = HessianCollector(model, groups)
-        decoding = generation(model, True, observer=collector, token_budget=sized(2000, 120))
+        decoding = generation(model, True, observer=collector, token_budget=sized(2000, 80))
         decoding.decode_step.recordable = recordable
         with collector.attached():
             traces = run(decoding)
