@@ -175,11 +175,14 @@ def test_all_parts_run_once_in_order(script):
     assert script() == (0, [*done, ("build", "exit 0")])  # finds by itself what there is to do
 
 
-def test_a_name_may_stand_for_several_parts_and_an_unknown_one_is_refused(script):
-    assert [part for part, _ in script("", "pack", "sanitize")[1]] == [
-        *("pack", "sanitize-memcheck", "sanitize-racecheck")
-    ]
+def test_a_name_may_stand_for_several_parts_and_an_unknown_one_is_refused(script, tmp_path):
+    parts = ["pack", "sanitize-memcheck", "sanitize-racecheck"]
+    assert [part for part, _ in script("", "pack", "sanitize")[1]] == parts
     assert script("", "pack", "packs") == (2, [])
+    lines = (tmp_path / "tools").read_text().splitlines()
+    checked = [line.partition("--tool ")[2] for line in lines if "compute-sanitizer" in line]
+    assert [line.split()[0] for line in checked] == ["memcheck", "racecheck"]
+    assert all(f"{tmp_path}/python -m pytest -m gpu" in line for line in checked)
 
 
 def test_what_failed_comes_last_next_time(script):
