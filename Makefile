@@ -35,6 +35,6 @@ bench: .venv/installed
 	done
 	$(BIN)/python -m benchmarks.tables --write
 
-# What benchmarks/gpu.sh would run on a GPU, on a CPU that passes for one; some ten minutes.
+# What benchmarks/gpu.sh would run on a GPU, on a CPU that passes for one; some five minutes.
 dry-run: .venv/installed
 	PYTHON=$(BIN)/python benchmarks/gpu.sh --dry-run

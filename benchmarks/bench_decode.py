@@ -40,7 +40,7 @@ BATCHES = {"cpu": (1, 16, 64), "cuda": (1, 16, 64, 256)}
 ROUNDS, WARM_UP = 3, 4
 # A prompt after which every step of a measurement has the same cache window, hence one graph.
 PROMPT = {"cpu": 64, "cuda": 1030}
-STEPS = {"cpu": 16, "cuda": 120}
+STEPS = {"cpu": 16, "cuda": 64}
 
 
 def shape_config(name: str) -> Qwen2Config:

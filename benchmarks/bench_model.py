@@ -30,7 +30,7 @@ from rac.pruning.solve import solve_group
 from rac_kernels import Pattern, pack_2to4, pack_bitmap
 
 WHOLE = 1_000_000
-TOKENS = 100_000
+TOKENS = 40_000
 PROMPT, BATCH = 128, 64
 WARM_UP = 64  # steps
 PATTERNS = ("0.5", "2:4")

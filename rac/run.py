@@ -8,12 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from rac.calibration import Group, HessianCollector, Sequence, find_groups
+from rac.calibration import HessianCollector, Sequence
 from rac.calibration.stage import (
     SavedHessians,
     decode_traces,
     known_sequences,
-    load_prompt_ids,
     pass_over,
     read_trace_file,
     reused_hessians,
@@ -28,10 +27,10 @@ from rac.models import check_weights, load_model, load_tokenizer, resolve_model
 from rac.packed.registration import is_packed
 from rac.plan import Plan, make_plan, peak_memory
 from rac.progress import Stages
-from rac.pruning.scope import select_linears
 from rac.pruning.stage import PruningStage
-from rac.recipe import Recipe, make_recipe, read_recipe, write_recipe
-from rac.traces import read_traces, traces_complete, vocabulary_hash
+from rac.recipe import Recipe, write_recipe
+from rac.run_checks import check_directory, check_inputs, check_pattern, chosen_groups
+from rac.traces import read_traces, traces_complete
 from rac_kernels import Pattern
 
 log = logging.getLogger("rac")
@@ -100,7 +99,7 @@ class Run:
         recipe.check()
         self.source = resolve_model(recipe.model)
         self.plan: Plan | None = None
-        self._check_directory()
+        check_directory(recipe, out, self.model_folder)
 
     @property
     def finished(self) -> bool:
@@ -110,24 +109,6 @@ class Run:
             log.info("%s is already finished", self.model_folder)
         return done
 
-    def _check_directory(self) -> None:
-        """Refuse a directory that holds another run."""
-        path = self.out / "recipe.yaml"
-        if not path.exists():
-            if self.model_folder.exists():
-                raise UserError(
-                    f"{self.model_folder} exists and is not the result of a run; "
-                    "choose another --out"
-                )
-            return
-        before = make_recipe(read_recipe(path)).model_dump()
-        for name, value in self.recipe.model_dump().items():
-            if before[name] != value:
-                raise UserError(
-                    f"{self.out} holds a run with {name}={before[name]}, not {value}; "
-                    "choose another --out, or delete it to start anew"
-                )
-
     def load(self) -> None:
         """Load tokenizer, model and prompts."""
         if is_packed(self.source):
@@ -135,7 +116,7 @@ class Run:
         self.tokenizer = load_tokenizer(self.source)
         self.model = load_model(self.source, self.recipe.device, self.recipe.dtype)
         check_weights(self.model)
-        self.prompts = self._check_inputs()
+        self.prompts = check_inputs(self.recipe, self.model, self.tokenizer)
 
     def remember(self) -> None:
         """From here on the directory belongs to this recipe."""
@@ -143,37 +124,12 @@ class Run:
         seconds = self.state / "seconds.json"
         self.stages.seconds = read_json(seconds) if seconds.is_file() else {}
 
-    def _check_inputs(self) -> list[list[int]]:
-        """Read the calibration's inputs once, so that what is wrong shows before long work."""
-        recipe = self.recipe
-        if recipe.hessians:
-            return []
-        if recipe.calibration == "off-policy" and recipe.traces:
-            read_trace_file(recipe, self.tokenizer)
-            return []
-        if recipe.calibration == "off-policy":
-            other = load_tokenizer(recipe.trace_model)
-            if vocabulary_hash(other) != vocabulary_hash(self.tokenizer):
-                raise UserError(
-                    f"--trace-model {recipe.trace_model} has another vocabulary than "
-                    f"{recipe.model}: its token ids mean something else"
-                )
-        return load_prompt_ids(recipe, self.tokenizer, context_length(self.model))
-
     def start(self) -> None:
         """Everything that can be refused is refused here, before long work."""
         self.load()
         recipe = self.recipe
-        names = select_linears(self.model, recipe.scope, recipe.include, recipe.exclude)
-        self.groups: list[Group] = find_groups(self.model, set(names))
-        reached = {name for group in self.groups for name in group.linears}
-        missed = [name for name in names if name not in reached]
-        if missed:
-            raise UserError(
-                f"{missed[0]} ({len(missed)} in all) is not reached by the model's forward pass, "
-                "so what it reads is unknown; leave such linears out with --exclude"
-            )
-        self._check_pattern(Pattern.parse(recipe.pattern))
+        self.groups = chosen_groups(recipe, self.model)
+        check_pattern(Pattern.parse(recipe.pattern), self.groups, recipe.block_size)
         if recipe.hessians:
             reused_hessians(recipe).require(group.name for group in self.groups)
         self.dtypes = weight_dtypes(self.source, self.model.dtype)
@@ -183,15 +139,6 @@ class Run:
         if not self.quiet:
             self.plan.print(recipe, self.groups, Console(stderr=True))
         self.remember()
-
-    def _check_pattern(self, pattern: Pattern) -> None:
-        for group in self.groups:
-            for size, what in ((group.in_features, "in_features"), (self.recipe.block_size, "")):
-                if pattern.m and size % pattern.m:
-                    which = f"{what} {size} of {group.name}" if what else f"--block-size {size}"
-                    raise UserError(
-                        f"--pattern {pattern}: {which} is not a multiple of {pattern.m}"
-                    )
 
     def decode(self, model: Any, collector: HessianCollector | None) -> list[Trace]:
         """Decode traces with `model`, or read them where an earlier start finished them."""

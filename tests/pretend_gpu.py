@@ -206,6 +206,7 @@ def patch_triton() -> None:
     from triton.runtime.interpreter import GridExecutor
 
     triton_interpreter._correct_bf16()
+    triton_interpreter._patch_language_once()
     triton_interpreter.DEVICE = "cuda"
     launch = GridExecutor.__call__
 

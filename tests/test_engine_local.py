@@ -1,5 +1,6 @@
 """A transformers model as an engine: what it tells, and where budgets cut its text."""
 
+import itertools
 import json
 
 import pytest
@@ -55,6 +56,33 @@ def test_a_shorter_limit_gives_the_cut_text(engine):
     for index, completion in long.items():
         text = completion.text[: completion.cuts.get(11, len(completion.text))]
         assert text == short[index].text
+
+
+@pytest.mark.parametrize("answered", [1, 4, 9])
+def test_a_killed_evaluation_continues_with_the_same_responses(tmp_path, engine, answered):
+    """Whatever has been answered before, and in batches of another size."""
+    conditions = Conditions(max_new_tokens=12, temperature=1.0, samples=2, seed=5)
+    questions = tuple(Question(f"say {'more' * i}", "1") for i in range(5))
+
+    def responses(folder):
+        evaluate(engine, Task("jsonl", questions), conditions, out_dir=tmp_path / folder)
+        rows = map(
+            json.loads, (tmp_path / folder / "eval/jsonl.jsonl").read_text().splitlines()[1:]
+        )
+        return {(row["index"], row["sample"]): row["text"] for row in rows}
+
+    straight, complete = responses("straight"), engine.complete
+
+    def killed(*arguments):
+        yield from itertools.islice(complete(*arguments), answered)
+        raise KeyboardInterrupt
+
+    engine.complete = killed
+    with pytest.raises(KeyboardInterrupt):
+        responses("killed")
+    engine.complete, engine.batch_size = complete, 3
+    assert responses("killed") == straight
+    assert len(set(straight.values())) == 10  # no two are drawn alike
 
 
 def test_a_request_seed_counts(engine):

@@ -7,7 +7,7 @@ import torch
 from conftest import CONTEXT, arguments, refused, save_source
 from safetensors.torch import load_file, save_file
 
-from rac import plan, run
+from rac import plan, run_checks
 from rac.assets.tokenizer import build_tokenizer
 from rac.checkpoint import source_shards
 from rac.engines import Trace
@@ -146,7 +146,7 @@ def test_too_little_disk(rac, base, monkeypatch):
 
 def test_a_linear_that_no_forward_reaches(rac, base, monkeypatch):
     """As an expert that the router never picks: it must not stay dense in silence."""
-    find = run.find_groups
-    monkeypatch.setattr(run, "find_groups", lambda model, names: find(model, names)[:-1])
+    find = run_checks.find_groups
+    monkeypatch.setattr(run_checks, "find_groups", lambda model, names: find(model, names)[:-1])
     assert "is not reached by the model's forward pass" in refused(rac, base)
     assert not base["out"].exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import build_model
 from test_engines import random_prompts, run
-from triton_interpreter import sized
+from triton_interpreter import INTERPRETED, sized
 
 import rac.engines.step
 from rac.calibration import HessianCollector, find_groups
@@ -102,7 +102,8 @@ def test_what_cannot_be_recorded_runs_eagerly(monkeypatch, source_of):
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype, monkeypatch):
-    model = build_model(architecture).to("cuda", dtype)
+    smaller = {"num_hidden_layers": 1} if INTERPRETED else {}
+    model = build_model(architecture, **smaller).to("cuda", dtype)
     use_grouped_attention(model)
     stack(model)
     fuse(model)
@@ -113,7 +114,7 @@ def test_cuda_graphs_decode_and_capture_as_eager_steps(architecture, dtype, monk
     found = []
     for recordable in (False, True):
         collector = HessianCollector(model, groups)
-        decoding = generation(model, True, observer=collector, token_budget=sized(2000, 200))
+        decoding = generation(model, True, observer=collector, token_budget=sized(2000, 80))
         decoding.decode_step.recordable = recordable
         with collector.attached():
             traces = run(decoding)

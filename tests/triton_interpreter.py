@@ -12,7 +12,8 @@ them small here: the interpreter takes milliseconds for every program and every 
 Triton's interpreter holds bf16 as integers and computes with those bits. Importing this module
 makes products (tl.dot) and conversions from float32 right, and any other arithmetic on bf16 an
 error: kernels widen to float32 first. It also allows input_precision="bf16x3" and "bf16x6": like
-all others, they are plain float32 here.
+all others, they are plain float32 here. And triton.language is patched once a launch, where the
+interpreter does it again at every call of a function by a kernel: a quarter of its time.
 """
 
 import importlib.util
@@ -87,5 +88,27 @@ def _correct_bf16() -> None:
     object.__setattr__(options, "allowed_dot_input_precisions", known)
 
 
+def _patch_language_once() -> None:
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    patch, patched = interpreter._patch_lang, set()
+
+    def patch_lang(fn):
+        modules = [m for m in (tl, tl.core) if any(v is m for v in fn.__globals__.values())]
+        names = {module.__name__ for module in modules}
+        if names and names <= patched:
+            return interpreter._LangPatchScope()
+        scope = patch(fn)
+        if not patched:  # the launch itself, whose end restores all
+            restore = scope.restore
+            scope.restore = lambda: (restore(), patched.clear())
+        patched.update(names)
+        return scope
+
+    interpreter._patch_lang = patch_lang
+
+
 if INTERPRETED and not _missing:
     _correct_bf16()
+    _patch_language_once()

@@ -1,7 +1,6 @@
 """A transformers model in this process as an engine."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,8 +16,9 @@ from rac.prompts import render
 class TransformersEngine:
     """Continuous batching with `rac.engines.generate`.
 
-    Responses are drawn together from one generator, seeded by the first request: the seeds of the
-    others are not used, and a continued evaluation draws other responses than an uninterrupted one.
+    A response is drawn by its request's own seed, whatever is decoded beside it: a continued
+    evaluation has the responses of an uninterrupted one, but for what the rounding of logits in
+    another batch changes.
 
     Args:
         model: in eval mode, on its device.
@@ -65,8 +65,9 @@ class TransformersEngine:
         if not requests:
             return
         prompts = [render(self.tokenizer, r.prompt, self.raw_prompts) for r in requests]
-        sampling = replace(sampling, seed=requests[0].seed)
-        for trace in generate(self.model, prompts, sampling, batch_size=self.batch_size):
+        seeds = [request.seed for request in requests]
+        options = {"seeds": seeds, "batch_size": self.batch_size}
+        for trace in generate(self.model, prompts, sampling, **options):
             text = decode(self.tokenizer, trace.output_ids)
             yield Completion(
                 index=requests[trace.index].index,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from rac.engines.base import Sampling
 from rac.engines.cache import SlotCache
 from rac.engines.inputs import call_model
-from rac.engines.sampling import sample
+from rac.engines.sampling import sample, to_uniform
 from rac.engines.stacked import PackedWeights
 from rac.errors import first_line
 
@@ -43,21 +43,24 @@ class DecodeStep:
         self,
         model: PreTrainedModel,
         sampling: Sampling,
-        generator: torch.Generator,
+        device: torch.device,
         observer: Observer | None,
     ) -> None:
-        self.model, self.sampling = model, sampling
-        self.generator, self.observer = generator, observer
-        self.inputs = torch.zeros(0, dtype=torch.long, device=generator.device)
-        self.uniform = torch.zeros(0, device=generator.device)  # a draw a row, made outside graphs
+        self.model, self.sampling, self.observer = model, sampling, observer
+        self.inputs = torch.zeros(0, dtype=torch.long, device=device)
         self.graphs: dict[int, tuple[Any, Tensor] | None] = {}  # by window
-        self.recordable = generator.device.type == "cuda"
+        self.recordable = device.type == "cuda"
         self.pool: Any = None
         self.moves = -1
         self.packed = PackedWeights(model)
 
     def __call__(
-        self, cache: SlotCache, ids: list[int], starts: list[int], counted: list[int]
+        self,
+        cache: SlotCache,
+        ids: list[int],
+        starts: list[int],
+        counted: list[int],
+        drawn: list[int],
     ) -> list[int]:
         """The next id of every row.
 
@@ -66,6 +69,7 @@ class DecodeStep:
             ids: the last token of each row; any id where a row is free.
             starts: each row's first column, counted from the cache's first column in use.
             counted: the rows that the observer is to see.
+            drawn: a random number a row, see `rac.engines.sampling.draws`.
         """
         if self.observer is not None:
             self.observer.open_step(len(ids), len(counted))
@@ -74,7 +78,7 @@ class DecodeStep:
         for row in counted:
             active[row] = 1
         offset = cache.start if cache.cursor is not None else 0
-        self._load([*ids, *(start + offset for start in starts), *active], cache)
+        self._load([*ids, *(start + offset for start in starts), *active, *drawn], cache)
         with self.packed.in_use():
             sampled = self._graphed(cache) if cache.cursor is not None else self._run(cache)
         cache.close_step()
@@ -84,15 +88,13 @@ class DecodeStep:
         """Put the host's values where the step reads them."""
         if len(values) != self.inputs.numel() or cache.moves != self.moves:
             self.inputs = self.inputs.new_zeros(len(values))
-            self.uniform = self.uniform.new_zeros(len(values) // 3)
             self.graphs.clear()
             self.pool = None  # a pool whose graphs are all gone cannot be used again
             self.moves = cache.moves
         self.inputs.copy_(torch.tensor(values))
-        torch.rand(len(self.uniform), generator=self.generator, out=self.uniform)
 
     def _run(self, cache: SlotCache) -> Tensor:
-        ids, starts, counted = self.inputs.view(3, -1)
+        ids, starts, counted, drawn = self.inputs.view(4, -1)
         if self.observer is not None:
             self.observer.step(counted.bool())
         if cache.cursor is None:
@@ -112,7 +114,7 @@ class DecodeStep:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        return sample(logits, self.sampling, self.uniform)
+        return sample(logits, self.sampling, to_uniform(drawn))
 
     def _graphed(self, cache: SlotCache) -> Tensor:
         """Eager at first sight of a window, recorded at the second, replayed afterwards."""

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from rac.engines.base import Sampling, Trace
 from rac.engines.cache import SlotCache
 from rac.engines.inputs import call_model, context_length, left_pad, stop_token_ids
-from rac.engines.sampling import sample
+from rac.engines.sampling import draws, sample, stream_key, to_uniform
 from rac.engines.schedule import Schedule
 from rac.engines.step import DecodeStep, Observer
 
@@ -25,6 +25,8 @@ class Generation:
         model: in eval mode, on its device.
         prompts: token ids; see `Schedule` for how they are admitted.
         sampling: how tokens are drawn.
+        seeds: of each prompt's own draws; None: from the one seed of `sampling`. What a prompt
+            draws is the same in any batch.
         batch_size: the most rows decoded at once.
         observer: sees every token that goes into the model.
         token_budget: stop after so many tokens, taking the prompts round and round.
@@ -41,6 +43,7 @@ class Generation:
         prompts: Sequence[list[int]],
         sampling: Sampling,
         *,
+        seeds: Sequence[int] | None = None,
         batch_size: int = 64,
         observer: Observer | None = None,
         token_budget: int | None = None,
@@ -58,11 +61,11 @@ class Generation:
             batch_size=batch_size,
             token_budget=token_budget,
         )
-        self.sampling = sampling
-        self.generator = torch.Generator(self.device).manual_seed(sampling.seed)
-        self.decode_step = DecodeStep(model, sampling, self.generator, observer)
+        self.sampling, self.seeds = sampling, seeds
+        self.decode_step = DecodeStep(model, sampling, self.device, observer)
         self.cache: SlotCache | None = None
         self.starts: list[int] = []  # first column of each row, from the cache's first one in use
+        self.keys: list[int] = []  # of each row's draws
 
     @property
     def remaining(self) -> int | None:
@@ -103,9 +106,25 @@ class Generation:
         self._place(traces, rows, prefilled, ids.shape[1])
         if self.schedule.spent:
             return self.schedule.retire(self.schedule.active, "budget")
-        uniform = torch.rand(len(rows), device=self.device, generator=self.generator)
-        sampled = sample(logits, self.sampling, uniform)
+        drawn = torch.tensor(self._draw(rows), device=self.device)
+        sampled = sample(logits, self.sampling, to_uniform(drawn))
         return self.schedule.append(rows, sampled.tolist())
+
+    def _key(self, trace: Trace | None) -> int:
+        """Of a trace's draws."""
+        if trace is None:
+            return 0
+        if self.seeds is None:
+            return stream_key(self.sampling.seed, trace.index)
+        return stream_key(self.seeds[trace.index])
+
+    def _draw(self, rows: Sequence[int]) -> list[int]:
+        """The random numbers for the next token of `rows`."""
+        if self.sampling.temperature == 0:
+            return [0] * len(rows)
+        traces = [self.schedule.rows[row] for row in rows]
+        positions = [len(trace.output_ids) if trace else 0 for trace in traces]
+        return draws([self.keys[row] for row in rows], positions)
 
     def _place(
         self, traces: list[Trace], rows: list[int], prefilled: DynamicCache, width: int
@@ -116,6 +135,7 @@ class Generation:
             self.cache = SlotCache(prefilled, schedule.longest, self.static)
             schedule.rows = list(traces)
             self.starts = [width - len(t.prompt_ids) for t in traces]
+            self.keys = [self._key(trace) for trace in traces]
             return
         new_rows = max(0, rows[-1] + 1 - len(schedule.rows))
         if new_rows:
@@ -125,6 +145,7 @@ class Generation:
         for row, trace in zip(rows, traces, strict=True):
             schedule.rows[row] = trace
             self.starts[row] = self.cache.used - len(trace.prompt_ids)
+            self.keys[row] = self._key(trace)
 
     def _decode(self) -> list[Trace]:
         """Feed every row its last token and sample the next."""
@@ -136,7 +157,8 @@ class Generation:
         # A free row sees its own column alone: its position must not run out of the context.
         rows = zip(schedule.rows, self.starts, strict=True)
         starts = [start if row else self.cache.used for row, start in rows]
-        sampled = self.decode_step(self.cache, ids, starts, counted)
+        drawn = self._draw(range(len(schedule.rows)))
+        sampled = self.decode_step(self.cache, ids, starts, counted, drawn)
         finished = schedule.append(counted, [sampled[row] for row in counted])
         if schedule.spent:
             finished += schedule.retire(schedule.active, "budget")
@@ -158,6 +180,7 @@ class Generation:
         assert self.cache is not None
         self.cache.keep_rows(torch.tensor(rows, device=self.device))
         self.starts = [self.starts[i] for i in rows]
+        self.keys = [self.keys[i] for i in rows]
         self.schedule.rows = [self.schedule.rows[i] for i in rows]
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,7 +189,6 @@ class Generation:
             "schedule": self.schedule.state_dict(),
             "starts": self.starts,
             "cache": self.cache and self.cache.state_dict(),
-            "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -174,7 +196,7 @@ class Generation:
         self.schedule.load_state_dict(state["schedule"])
         self.starts = state["starts"]
         self.cache = state["cache"] and SlotCache.from_state(state["cache"], self.device)
-        self.generator.set_state(state["generator"].cpu())
+        self.keys = [self._key(row) for row in self.schedule.rows]
 
 
 def generate(
@@ -182,11 +204,12 @@ def generate(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     *,
+    seeds: Sequence[int] | None = None,
     batch_size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Trace]:
     """Decode every prompt once; traces come as they finish. `progress` is given decoded tokens."""
-    generation = Generation(model, prompts, sampling, batch_size=batch_size)
+    generation = Generation(model, prompts, sampling, seeds=seeds, batch_size=batch_size)
     while not generation.done:
         finished = generation.step()
         yield from finished

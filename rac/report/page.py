@@ -90,10 +90,11 @@ def _details(entry: Entry) -> dict[str, Any]:
         "run": entry.run,
         "pattern": format_pattern(r.pattern),
         "calibration": r.calibration,
-        "solver": r.solver or "–",
+        "solver": r.solver or "",
         "sparsity": f"{100 * r.sparsity:.1f}%",
-        "tokens": f"{record.tokens:,}" if record else "–",
-        "accuracy": f"{r.accuracy:.3f} ± {r.stderr:.3f}",
+        "tokens": f"{record.tokens:,}" if record else "",
+        "accuracy": f"{r.accuracy:.3f}",
+        "stderr": f"{r.stderr:.3f}",
         "minutes": format_minutes(r.minutes),
         "speed": f"{r.tokens_per_second:,.0f}",
         "mean": f"{r.output_tokens:,.0f}",
@@ -102,7 +103,8 @@ def _details(entry: Entry) -> dict[str, Any]:
         "limit": f"{100 * r.limit_share:.1f}%",
         "unfinished": _percent(r.unfinished_share),
         "repeating": _percent(entry.repetition_share),
-        "worst": f"{worst.error:.2f} {worst.name}" if worst else "–",
+        "worst": f"{worst.error:.2f}" if worst else "–",
+        "worst_name": worst.name.removeprefix("model.").split(".") if worst else (),
     }
 
 
