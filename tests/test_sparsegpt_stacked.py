@@ -101,3 +101,20 @@ def test_bad_input_is_named():
         sparsegpt([weights[0], None], factor, Pattern(0.5))
     with pytest.raises(TypeError, match="expected a tensor for weight, got str"):
         sparsegpt("q_proj", factor, Pattern(0.5))
+
+
+@native
+@pytest.mark.parametrize("pattern", ["0.5", "2:4"])
+def test_matrices_of_several_heights_on_several_threads(pattern):
+    """Another height has other shares of the threads: none may begin before all have ended."""
+    weight, hessian = layer(1536, 256)
+    factor, parts = factor_hessian(hessian), list(weight.split([1024, 256, 256]))
+    torch.set_num_threads(2)
+    try:
+        for _ in range(5):
+            stacked = sparsegpt(parts, factor, Pattern.parse(pattern), impl="native")
+            for part, (_, mask, _) in zip(parts, stacked, strict=True):
+                alone = sparsegpt(part, factor, Pattern.parse(pattern), impl="native")[1]
+                assert torch.equal(mask, alone)
+    finally:
+        torch.set_num_threads(1)

@@ -132,6 +132,8 @@ void solve_block(const SparseGPT& job, const Columns& columns, const Team& team,
   team.wait();
   for (size_t i = 0; i < job.matrices.size(); ++i) {
     if (job.matrices[i].rows == 0) continue;
+    // Another matrix has other shares, and its values take the memory of the one before.
+    if (i > 0) team.wait();
     Block block{job.matrices[i], shared.values.get(), shared.losses[i].data()};
     load_tiles(job, columns, block, team);
     add_products(job, columns, block, team);
