@@ -43,6 +43,7 @@ from rac_kernels import (
     linear_2to4,
     linear_2to4_fp8,
     linear_bitmap,
+    linear_dense,
     pack_2to4,
     pack_bitmap,
     quantize_fp8_rows,
@@ -58,6 +59,7 @@ CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
 PACKINGS = {linear_2to4: "2:4", linear_2to4_fp8: "2:4-fp8", linear_bitmap: "bitmap"}
+PACKINGS |= {linear_dense: "dense_bfloat16"}
 Function = Callable[[], Tensor]
 
 
@@ -79,7 +81,8 @@ def candidates(weights: dict[str, list], x: Tensor) -> dict[tuple[str, str], lis
 
     impls = ("native", "cusparselt", "cutlass") if x.is_cuda else ("native",)
     for op, packing in PACKINGS.items():
-        for impl in impls if packing in weights else ():
+        here = packing in weights and not (op is linear_dense and x.is_cuda)
+        for impl in impls if here else ():
             function = partial(op, impl=impl)
             try:
                 function(x, weights[packing][0])
@@ -163,7 +166,7 @@ def bench(shape: tuple[int, int], batches: list[int], options, ceilings: dict) -
         seconds = timed(calls, options.device)
         for op, impl in seconds:
             if op.startswith("linear"):
-                nbytes = packed[names[op]].nbytes
+                nbytes = weights[names[op]][0].nbytes
                 yield row_of(op, impl, shape, tokens, seconds, nbytes, options, ceilings)
 
 
