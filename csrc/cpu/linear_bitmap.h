@@ -77,7 +77,7 @@ RAC_INLINE void tile_bitmap(const SparseLinear& job, int64_t row, int64_t token,
     if (8 * (bytes - byte) <= FETCHED_BITMAP) ahead = FETCHED_BITMAP + (RB - 1) * length;
 #pragma GCC unroll 4
     for (int r = 0; r < RB; ++r) {
-      __builtin_prefetch(rows[r].values + ahead);
+      __builtin_prefetch(rows[r].values + ahead, 0, 2);
       std::memcpy(&rows[r].bits, rows[r].codes + byte, 8);
     }
 #pragma GCC unroll 8
