@@ -25,13 +25,17 @@ def test_rows_count_what_is_packed(rows):
         ("linear_2to4", 1),
         ("linear_2to4_fp8", 1),
         ("linear_bitmap", 1),
+        ("linear_dense", 1),
         ("linear_2to4", 40),
         ("linear_2to4_fp8", 40),
         ("linear_bitmap", 40),
+        ("linear_dense", 40),
     ]
     for row in rows:
         if row["op"] == "linear_2to4":
             assert row["bytes"] == 96 * 64 * 9 // 8 + 2 * row["T"] * (96 + 64)
+        if row["op"] == "linear_dense":
+            assert row["bytes"] == 96 * 64 * 2 + 2 * row["T"] * (96 + 64)
         if row["op"] == "linear_2to4_fp8":  # scales too
             assert row["bytes"] == 96 * 64 * 5 // 8 + 4 * 96 + 2 * row["T"] * (96 + 64)
         assert row["gbps"] == pytest.approx(row["bytes"] / row["time_ms"] / 1e6)
