@@ -1,4 +1,5 @@
-// The part of rac_kernels._C_cpu that multiplies with packed weights, and with dense ones of 16 bits; see bindings.cpp.
+// The part of rac_kernels._C_cpu that multiplies with packed weights, and with dense ones of 16
+// bits; see bindings.cpp.
 
 #include <pybind11/pybind11.h>
 

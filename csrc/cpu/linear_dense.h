@@ -54,20 +54,5 @@ RAC_INLINE void tile_dense(const SparseLinear& job, int64_t row, int64_t token, 
     add_dense<V, L, RB, TB, true>(rows, c, L, x, sum[0]);
   }
   if (c < job.columns) add_dense<V, L, RB, TB, false>(rows, c, job.columns - c, x, sum[0]);
-  float totals[TB][RB];  // an index that is not constant would put the sums into memory
-#pragma GCC unroll 8
-  for (int t = 0; t < TB; ++t) {
-#pragma GCC unroll 4
-    for (int r = 0; r < RB; ++r) {
-#pragma GCC unroll 2
-      for (int p = 1; p < PARTS; ++p) sum[0][r][t] += sum[p][r][t];
-      const f32x4 four = quarters<L>(sum[0][r][t]);
-      totals[t][r] = (four[0] + four[2]) + (four[1] + four[3]);
-    }
-  }
-  for (int t = 0; t < TB && token + t < job.tokens; ++t) {
-    for (int r = 0; r < RB && row + r < job.rows; ++r) {
-      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r]);
-    }
-  }
+  finish_rows<V, L>(job, row, token, sum);
 }

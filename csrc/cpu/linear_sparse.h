@@ -1,4 +1,5 @@
-// Linears whose weight stays packed, or dense in 16 bits. Addresses are the caller's tensors; nothing here owns memory.
+// Linears whose weight stays packed, or dense in 16 bits. Addresses are the caller's tensors;
+// nothing here owns memory.
 #pragma once
 
 #include <cstdint>

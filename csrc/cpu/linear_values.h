@@ -178,3 +178,25 @@ RAC_INLINE float finished(const SparseLinear& job, int64_t row, float sum, float
   if (job.bias) y += job.bias[row];
   return y;
 }
+
+// y[token : token + TB, row : row + RB] of sums in PARTS parts, of lanes that are columns.
+template <typename V, int L, int PARTS, int RB, int TB>
+RAC_INLINE void finish_rows(const SparseLinear& job, int64_t row, int64_t token,
+                            F32<L> (&sum)[PARTS][RB][TB]) {
+  float totals[TB][RB];  // an index that is not constant would put the sums into memory
+#pragma GCC unroll 8
+  for (int t = 0; t < TB; ++t) {
+#pragma GCC unroll 4
+    for (int r = 0; r < RB; ++r) {
+#pragma GCC unroll 2
+      for (int p = 1; p < PARTS; ++p) sum[0][r][t] += sum[p][r][t];
+      const f32x4 four = quarters<L>(sum[0][r][t]);
+      totals[t][r] = (four[0] + four[2]) + (four[1] + four[3]);
+    }
+  }
+  for (int t = 0; t < TB && token + t < job.tokens; ++t) {
+    for (int r = 0; r < RB && row + r < job.rows; ++r) {
+      job.y[(token + t) * job.rows + row + r] = finished<V>(job, row + r, totals[t][r]);
+    }
+  }
+}

@@ -3,10 +3,10 @@
 A decode step multiplies few rows with many small matrices. One product of q, k and v takes about
 two thirds of the time of three; on a CPU, oneDNN's blocked weight layout makes products of 1 to
 128 rows 1.1 to 2 times as fast as the plain one, and in bf16 linear_dense reads weights at memory
-speed. The modules stay, with their hooks; only what
-their forwards compute is shared. Weights become views of the stacked one: nothing is held twice,
-but for the packed copies while they are asked for. Linears whose sparse weights are packed (another
-sense of the word) are joined likewise, if in one format.
+speed. The modules stay, with their hooks; only what their forwards compute is shared. Weights
+become views of the stacked one: nothing is held twice, but for the packed copies while they are
+asked for. Linears whose sparse weights are packed (another sense of the word) are joined likewise,
+if in one format.
 """
 
 from collections.abc import Iterator
