@@ -14,6 +14,8 @@ from rac_kernels.pattern import Pattern
 
 logger = logging.getLogger(__name__)
 
+HALVES = (torch.bfloat16, torch.float16)
+FEW_TOKENS = 8  # up to which reading a dense weight is most of the work, whatever multiplies
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
 # CUDA's ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
@@ -97,8 +99,33 @@ def auto_hessian(hessian: Tensor) -> tuple[str, ...]:
     """
     if hessian.is_cuda:
         return ("triton",)
-    fast = _missing("cpu") is None and _native.instruction_set() != "baseline"
-    return ("native",) if fast else ()
+    return ("native",) if _has_avx2() else ()
+
+
+def _has_avx2() -> bool:
+    """Whether the C++ kernels are there and run on AVX2 or better."""
+    return _missing("cpu") is None and _native.instruction_set() != "baseline"
+
+
+def auto_dense(x: Tensor, weight: Tensor) -> tuple[str, ...]:
+    """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``, the first that can run.
+
+    torch reads fp16 faster for one token: it has an instruction that widens it.
+    """
+    if not x.is_cpu or weight.dtype not in HALVES or not _has_avx2():
+        return ()
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if weight.dtype == torch.float16 and tokens <= 1:
+        return ()
+    few = tokens <= FEW_TOKENS
+    return ("native",) if few or not _products_in_hardware(weight.dtype) else ()
+
+
+def _products_in_hardware(dtype: torch.dtype) -> bool:
+    """Whether the CPU multiplies matrices of ``dtype`` itself; True where torch cannot say."""
+    kind = "bf16" if dtype == torch.bfloat16 else "fp16"
+    asked = getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported", None)
+    return asked is None or asked()
 
 
 def auto_factor(hessian: Tensor) -> tuple[str, ...]:

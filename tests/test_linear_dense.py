@@ -1,5 +1,7 @@
 """x W^T with a dense weight of 16 bits: every implementation against float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from numeric import native
@@ -11,7 +13,8 @@ from sparse_linear import (
     instruction_set,  # noqa: F401
 )
 
-from rac_kernels import _native, linear_dense
+from rac_kernels import _choice, _native, linear_dense
+from rac_kernels._choice import auto_dense
 from rac_kernels.ops import dense
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -110,6 +113,22 @@ def test_auto_is_native_where_it_is_faster(monkeypatch):
             linear_dense(inputs(tokens, 24, dtype=torch.bfloat16), weight)
     linear_dense(inputs(1, 24), weight.float())  # a float32 weight is torch's
     assert called == [1, 8, 1, 8, 9]
+
+
+@native
+def test_auto_leaves_to_torch_what_torch_does_as_fast(monkeypatch):
+    monkeypatch.setattr(_choice._native, "instruction_set", lambda: "avx2")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: False)
+    half, bf16 = inputs(16, 24, dtype=torch.float16), inputs(16, 24, dtype=torch.bfloat16)
+
+    def taken(tokens, weight):
+        return auto_dense(inputs(tokens, 24, dtype=weight.dtype), weight)
+
+    assert [taken(tokens, half) for tokens in (1, 2, 40)] == [(), ("native",), ("native",)]
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # a torch without oneDNN
+    assert taken(8, bf16) == ("native",) and taken(9, bf16) == ()
+    monkeypatch.setattr(_choice._native, "instruction_set", lambda: "baseline")
+    assert taken(1, bf16) == ()
 
 
 def test_auto_rounds_as_torch_where_torch_multiplies():

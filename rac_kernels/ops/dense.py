@@ -5,11 +5,8 @@ from torch import Tensor
 
 from rac_kernels import _native
 from rac_kernels._checks import FLOATS, check_same_device, refuse
-from rac_kernels._choice import choose, native_cpu, needs_backward
+from rac_kernels._choice import HALVES, auto_dense, choose, native_cpu, needs_backward
 from rac_kernels.reference.linear_sparse import linear_dense as reference_linear
-
-HALVES = (torch.bfloat16, torch.float16)
-FEW = 8  # tokens up to which reading W is most of the work, whatever multiplies
 
 
 def linear_dense(
@@ -25,9 +22,9 @@ def linear_dense(
         weight: W [R, C]; "native" takes bf16 and fp16.
         bias: [R] or None.
         impl: "auto", "reference" (torch in float32), "native" (the CPU; no backward). Auto takes
-            "native" on a CPU up to 8 tokens, and beyond where the CPU has no instructions for bf16
-            products; else ``torch.nn.functional.linear`` where x and W have one dtype, as that
-            rounds, else the reference.
+            "native" on a CPU with AVX2 up to 8 tokens, and beyond where it has no instructions for
+            products of 16 bits, but for one token in fp16; else ``torch.nn.functional.linear``
+            where x and W have one dtype, as that rounds, else the reference.
 
     Returns:
         [..., R] in the dtype of ``x``; sums of "native" and "reference" are float32, rounded once.
@@ -37,20 +34,13 @@ def linear_dense(
     """
     op = "linear_dense"
     _check(op, x, weight, bias)
-    auto = ("native",) if x.is_cpu and _native_is_faster(x, weight) else ()
-    name = choose(op, impl, {"reference", "native"}, _why_not_native(x, weight, bias), auto=auto)
+    why_not = _why_not_native(x, weight, bias)
+    name = choose(op, impl, {"reference", "native"}, why_not, auto=auto_dense(x, weight))
     if name == "native" and x.numel() and weight.shape[0]:
         return _native.linear_dense(x, weight, bias)
     if impl == "auto" and x.dtype == weight.dtype:
         return torch.nn.functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
     return reference_linear(x, weight, bias)
-
-
-def _native_is_faster(x: Tensor, weight: Tensor) -> bool:
-    if weight.dtype not in HALVES:
-        return False
-    few = x.numel() <= FEW * x.shape[-1]
-    return few or not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _why_not_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
