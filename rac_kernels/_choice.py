@@ -108,7 +108,7 @@ def _has_avx2() -> bool:
 
 
 def auto_dense(x: Tensor, weight: Tensor) -> tuple[str, ...]:
-    """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``, the first that can run.
+    """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``.
 
     torch reads fp16 faster for one token: it has an instruction that widens it.
     """
