@@ -91,7 +91,7 @@ def kernels() -> list[dict]:
         tiles, warps = map(int, re.findall(r"\d+", numbers))
         used = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
         row = {
-            "kernel": f"linear_{kind.lower()}",
+            "kernel": "linear_" + kind.replace("Fp8", "_fp8").lower(),
             "arch": arch,
             "dtype": dtype.lower(),
             "tokens": 8 * tiles,

@@ -23,7 +23,7 @@ def test_every_kernel_is_there_for_every_architecture(rows):
     assert found == {
         (arch, kernel, dtype, *shape)
         for arch in machine_code.DEVICES
-        for kernel in ("linear_2to4", "linear_2to4fp8", "linear_bitmap")
+        for kernel in ("linear_2to4", "linear_2to4_fp8", "linear_bitmap")
         for dtype in ("bfloat16", "float16")
         for shape in SHAPES
     }
@@ -45,7 +45,7 @@ def test_2to4_weights_go_from_16_byte_copies_into_sparse_products(rows):
 
 
 def test_fp8_weights_go_from_16_byte_copies_through_conversions_into_sparse_products(rows):
-    for row in (row for row in rows if row["kernel"] == "linear_2to4fp8"):
+    for row in (row for row in rows if row["kernel"] == "linear_2to4_fp8"):
         # As above, but that a vector holds both halves of a strip: five in place of nine.
         assert row["sparse_mma"] == row["tokens"] and row["dense_mma"] == 0, row
         assert row["ldmatrix"] == row["tokens"] // 2, row
