@@ -31,7 +31,7 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall"]
 CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
-PRODUCTS = ("factor_hessian", "hessian_accumulate", "sparsegpt_product")
+PRODUCTS = ("decode_attention", "factor_hessian", "hessian_accumulate", "sparsegpt_product")
 PRODUCTS += ("linear_avx2", "linear_avx512", "linear_baseline")
 # GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
 INTRINSICS = ("pack_2to4", "unpack_2to4")

@@ -35,6 +35,7 @@ from benchmarks.rows import read_results
 from rac.engines import Generation, Sampling, generate
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
+from rac.engines.fused_attention import fuse_attention
 from rac.engines.stacked import stack
 from rac.errors import UserError
 from rac.models import decoder_layers, linears
@@ -112,6 +113,8 @@ def contenders(
         if name != "torch_bf16":
             stack(model)
         fuse(model)
+        if name != "torch_bf16":
+            fuse_attention(model)
     return models
 
 

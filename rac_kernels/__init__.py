@@ -5,6 +5,7 @@ from rac_kernels.factor import HessianFactor
 from rac_kernels.ops import (
     alps,
     capture_,
+    decode_attention,
     factor_hessian,
     factor_hessians,
     flush_,
@@ -44,6 +45,7 @@ __all__ = [
     "Pattern",
     "alps",
     "capture_",
+    "decode_attention",
     "factor_hessian",
     "factor_hessians",
     "flush_",

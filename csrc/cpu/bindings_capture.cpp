@@ -1,10 +1,13 @@
 // The part of rac_kernels._C_cpu that fills staging rings; see bindings.cpp.
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <array>
 #include <stdexcept>
 
 #include "capture.h"
+#include "decode_attention.h"
 
 namespace py = pybind11;
 
@@ -62,6 +65,49 @@ void swiglu_capture_at(uintptr_t gate, int64_t stride_gate, uintptr_t up, int64_
   swiglu_capture(job, ring_at(rows, state, slots, active));
 }
 
+CacheView cache_at(uintptr_t data, const std::array<int64_t, 3>& strides) {
+  return {reinterpret_cast<void*>(data), strides[0], strides[1], strides[2]};
+}
+
+// `shape` is batch, groups, per_group, columns, width.
+void decode_attention_at(uintptr_t query, int64_t stride_query, uintptr_t key, int64_t stride_key,
+                         uintptr_t value, int64_t stride_value, uintptr_t cosine, uintptr_t sine,
+                         int64_t stride_rotary, uintptr_t keys,
+                         const std::array<int64_t, 3>& strides_keys, uintptr_t values,
+                         const std::array<int64_t, 3>& strides_values, uintptr_t mask,
+                         int64_t stride_mask, uintptr_t output, float scaling,
+                         const std::array<int64_t, 5>& shape, int dtype, int threads,
+                         uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
+  check(shape[0], shape[4], dtype);
+  if (shape[1] < 1 || shape[2] < 1 || shape[3] < 1 || threads < 1) {
+    throw std::invalid_argument("decode_attention: sizes or threads out of range");
+  }
+  const DecodeAttention job{reinterpret_cast<const void*>(query),
+                            stride_query,
+                            reinterpret_cast<const void*>(key),
+                            stride_key,
+                            reinterpret_cast<const void*>(value),
+                            stride_value,
+                            reinterpret_cast<const void*>(cosine),
+                            reinterpret_cast<const void*>(sine),
+                            stride_rotary,
+                            cache_at(keys, strides_keys),
+                            cache_at(values, strides_values),
+                            reinterpret_cast<const uint8_t*>(mask),
+                            stride_mask,
+                            reinterpret_cast<void*>(output),
+                            scaling,
+                            shape[0],
+                            shape[1],
+                            shape[2],
+                            shape[3],
+                            shape[4],
+                            dtype,
+                            threads};
+  const py::gil_scoped_release release;
+  decode_attention(job, ring_at(rows, state, slots, active));
+}
+
 }  // namespace
 
 void bind_capture(py::module_& module) {
@@ -69,4 +115,5 @@ void bind_capture(py::module_& module) {
   module.def("capture", &capture_at);
   module.def("rmsnorm_capture", &rmsnorm_capture_at);
   module.def("swiglu_capture", &swiglu_capture_at);
+  module.def("decode_attention", &decode_attention_at);
 }

@@ -24,6 +24,7 @@ std::vector<uint8_t*> append_rows(const Ring& ring, int64_t batch, int64_t row_b
 void capture(const Ring& ring, const uint8_t* x, int64_t stride_bytes, int64_t batch,
              int64_t row_bytes) {
   const std::vector<uint8_t*> targets = append_rows(ring, batch, row_bytes);
+  if (targets.empty()) return;
   for (int64_t b = 0; b < batch; ++b) {
     if (targets[b] != nullptr) std::memcpy(targets[b], x + b * stride_bytes, row_bytes);
   }

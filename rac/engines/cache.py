@@ -42,7 +42,13 @@ class SlotLayer(DynamicLayer):
             return keys, values
         for buffer, states in zip(self.buffers, new, strict=True):
             buffer[:, :, cache.end : cache.end + 1] = states
-        keys, values = (buffer[:, :, cache.start : cache.end + 1] for buffer in self.buffers)
+        return self.columns()
+
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """What a step attends over, whose last column it writes: [rows, heads, S, head_dim]."""
+        assert self.buffers is not None and self.cache.cursor is None
+        start, end = self.cache.start, self.cache.end + 1
+        keys, values = (buffer[:, :, start:end] for buffer in self.buffers)
         return keys, values
 
     def get_seq_length(self) -> Any:

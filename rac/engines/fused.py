@@ -29,7 +29,12 @@ class Sink(Protocol):
 
 
 class Fused:
-    """Stands in for a module's forward; `sink` and `group` say where its value also goes."""
+    """Stands in for a module's forward; `sink` and `group` say where its value also goes.
+
+    LAST names the linear that reads the value, where it is the module's own.
+    """
+
+    LAST = ""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.own = module, module.forward
@@ -61,6 +66,8 @@ class FusedNorm(Fused):
 
 class FusedMLP(Fused):
     """`down(silu(gate(x)) * up(x))`; what enters `down` goes into the sink."""
+
+    LAST = "down_proj"
 
     def __call__(self, x: Tensor) -> Tensor:
         """The MLP's output [..., D]."""
@@ -138,10 +145,12 @@ def producers(model: PreTrainedModel, readers: dict[str, nn.Module]) -> dict[str
         return hook
 
     for module in model.modules():
-        if isinstance(module.forward, FusedNorm):
-            handles.append(module.register_forward_hook(wrote(module.forward)))
-        elif isinstance(module.forward, FusedMLP):
-            found |= {n: module.forward for n, m in readers.items() if m is module.down_proj}
+        forward = module.forward
+        if isinstance(forward, FusedNorm):
+            handles.append(module.register_forward_hook(wrote(forward)))
+        elif isinstance(forward, Fused):
+            last = getattr(module, forward.LAST)
+            found |= {n: forward for n, m in readers.items() if m is last}
     handles += [m.register_forward_pre_hook(reads(name)) for name, m in readers.items()]
     ids = torch.arange(2, device=next(model.parameters()).device)[None]
     model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

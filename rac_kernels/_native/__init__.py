@@ -1,7 +1,12 @@
 """The compiled modules, csrc/. Of tensors they know addresses, strides and sizes alone."""
 
 from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
-from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
+from rac_kernels._native.capture import (
+    capture_,
+    decode_attention,
+    rmsnorm_capture,
+    swiglu_capture,
+)
 from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.linear import linear_dense, linear_packed
 from rac_kernels._native.linear_cuda import (
@@ -21,6 +26,7 @@ __all__ = [
     "CPU",
     "CUDA",
     "capture_",
+    "decode_attention",
     "hessian_accumulate_",
     "instruction_set",
     "linear_2to4_cuda",

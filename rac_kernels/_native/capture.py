@@ -67,3 +67,49 @@ def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
         *_ring_addresses(ring),
     )
     return y
+
+
+def decode_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    new: tuple[Tensor, Tensor] | None,
+    rotary: tuple[Tensor, Tensor] | None,
+    ring: Ring | None,
+) -> Tensor:
+    """Attention of query [B, H, D] over keys, values [B, K, S, D], appended to the ring.
+
+    Heads of query and of `new` lie one after the other, features of everything.
+    """
+    batch, heads, width = query.shape
+    groups, columns = keys.shape[1:3]
+    output = torch.empty(query.shape, dtype=query.dtype)
+    key = value = cosine = sine = (0, 0)
+    if new is not None:
+        key, value = ((x.data_ptr(), x.stride(0)) for x in new)
+    if rotary is not None:
+        cosine, sine = ((x.data_ptr(), x.stride(0)) for x in rotary)
+    work = batch * heads * columns * width
+    load(CPU).decode_attention(
+        query.data_ptr(),
+        query.stride(0),
+        *key,
+        *value,
+        cosine[0],
+        *sine,
+        keys.data_ptr(),
+        keys.stride()[:3],
+        values.data_ptr(),
+        values.stride()[:3],
+        0 if mask is None else mask.data_ptr(),
+        0 if mask is None else mask.stride(0),
+        output.data_ptr(),
+        scaling,
+        (batch, groups, heads // groups, columns, width),
+        DTYPES[query.dtype],
+        1 if work < PARALLEL else threads(),
+        *_ring_addresses(ring),
+    )
+    return output

@@ -1,6 +1,7 @@
 """The public functions: validate, choose an implementation, call it. A file for each family."""
 
 from rac_kernels.ops.alps import alps
+from rac_kernels.ops.attention import decode_attention
 from rac_kernels.ops.batch import factor_hessians, sparsegpt_batch
 from rac_kernels.ops.capture import capture_, flush_, rmsnorm_capture, swiglu_capture
 from rac_kernels.ops.dense import linear_dense
@@ -26,6 +27,7 @@ from rac_kernels.ops.sparsegpt import sparsegpt
 __all__ = [
     "alps",
     "capture_",
+    "decode_attention",
     "factor_hessian",
     "factor_hessians",
     "flush_",

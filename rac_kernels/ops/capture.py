@@ -49,7 +49,7 @@ def capture_(
     op = "capture_"
     check_rows(op, "x", x)
     run = _implementation(op, impl, reference_capture, native_cpu, triton_usable, x)
-    ring = _ring(op, buffer, x, active)
+    ring = ring_of(op, buffer, x, active)
     run(_rows(x), ring)
 
 
@@ -90,7 +90,7 @@ def rmsnorm_capture(
         refuse(op, "eps >= 0", eps)
     reasons = native_producer, triton_producer
     run = _implementation(op, impl, reference_rmsnorm, *reasons, x, weight)
-    ring = None if buffer is None else _ring(op, buffer, x, active)
+    ring = None if buffer is None else ring_of(op, buffer, x, active)
     y = run(_rows(x), weight, eps, ring)
     return y if y.shape == x.shape else y.view(x.shape)
 
@@ -125,7 +125,7 @@ def swiglu_capture(
     check_like(op, "up", up, "gate", gate, gate.shape)
     reasons = native_producer, triton_producer
     run = _implementation(op, impl, reference_swiglu, *reasons, gate, up)
-    ring = None if buffer is None else _ring(op, buffer, gate, active)
+    ring = None if buffer is None else ring_of(op, buffer, gate, active)
     y = run(_rows(gate), _rows(up), ring)
     return y if y.shape == gate.shape else y.view(gate.shape)
 
@@ -195,7 +195,7 @@ def _check_buffer(op: str, buffer: CaptureBuffer) -> None:
         raise TypeError(f"{op}: expected a CaptureBuffer, got {type(buffer).__name__}")
 
 
-def _ring(op: str, buffer: CaptureBuffer, x: Tensor, active: Tensor | None) -> Ring:
+def ring_of(op: str, buffer: CaptureBuffer, x: Tensor, active: Tensor | None) -> Ring:
     """What the kernel is handed, once all rows of x are sure to fit."""
     _check_buffer(op, buffer)
     check_capture(op, buffer, x, active)

@@ -1,0 +1,409 @@
+// softmax(q k^T * scaling + mask) v for one query token a sequence, the query heads of a group
+// together, so that a key and a value are read once for all of them:
+//
+//   for every sequence, group and SPLIT of columns:        a task
+//     for every CHUNK of its columns:                      keys and values in the L1 cache
+//       scores = q k^T * scaling; the largest so far; p = e^(score - largest)
+//       sum = sum * e^(old largest - largest) + p;  accumulator likewise, with p v
+//   for every sequence and group: the tasks' accumulators, weighed likewise, over their sums
+//
+// (online softmax: Milakov and Gimelshein 2018; splits: Flash-Decoding, Dao et al. 2023.)
+//
+// Everything is float32 and rounded once at the end; rotated queries and keys are rounded as torch
+// rounds them, product by product. A dot product is PARTS partial sums, then a tree; a task is the
+// same whoever computes it: the same bits for any number of threads, and the same for AVX2 and
+// AVX-512, which fuse a product with its sum; the baseline rounds both.
+
+#include "decode_attention.h"
+
+#include <algorithm>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include <omp.h>
+
+#include "elements.h"
+#include "exponential.h"
+
+namespace {
+
+constexpr int64_t SPLIT = 512, CHUNK = 64;
+constexpr int PARTS = 16, QUERIES = 4;  // queries that share the key or the value that is loaded
+constexpr float LOWEST = -std::numeric_limits<float>::infinity();
+
+int64_t up_to(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
+
+// What tasks leave behind, and what threads work in.
+struct Shared {
+  explicit Shared(const DecodeAttention& job)
+      : splits((job.columns + SPLIT - 1) / SPLIT),
+        padded(up_to(job.width, PARTS)),
+        sums(job.batch * job.groups * splits * job.per_group * (padded + 2)),
+        scratch(job.threads * scratch_size(job)) {}
+
+  int64_t scratch_size(const DecodeAttention& job) const {
+    return up_to(job.per_group * (padded + CHUNK), PARTS);
+  }
+
+  int64_t splits, padded;
+  AlignedArray<float> sums;     // of every task: [per_group, padded], then largest and sum of each
+  AlignedArray<float> scratch;  // of every thread: queries [per_group, padded], p [., CHUNK]
+};
+
+// One task's part of Shared::sums.
+struct Partial {
+  Partial(Shared& shared, const DecodeAttention& job, int64_t task)
+      : values(shared.sums.get() + task * job.per_group * (shared.padded + 2)),
+        largest(values + job.per_group * shared.padded), sum(largest + job.per_group) {}
+
+  float *values, *largest, *sum;
+};
+
+template <typename T>
+using Element = typename T::Storage;
+
+// Keeps products from being fused with the sum that follows: torch rounds each.
+RAC_INLINE void keep_apart(F32<4>& a, F32<4>& b) {
+#if defined(__x86_64__)
+  asm("" : "+x"(a), "+x"(b));
+#else
+  asm("" : "+w"(a), "+w"(b));
+#endif
+}
+
+// y = x rotated by half its width: round(round(x cos) + round(rotated x sin)).
+template <typename T>
+RAC_INLINE void rotate(const Element<T>* x, const Element<T>* cosine, const Element<T>* sine,
+                       int64_t width, Element<T>* y) {
+  const int64_t half = width / 2;
+  for (int64_t i = 0; i < width; i += 4) {
+    const int64_t count = std::min<int64_t>(4, width - i);
+    Element<T> turned[4] = {};
+    for (int64_t k = 0; k < count; ++k) {
+      turned[k] = i + k < half ? x[i + k + half] : x[i + k - half];
+    }
+    F32<4> other = T::template load<4>(turned);
+    for (int64_t k = 0; k < count; ++k) other[k] = i + k < half ? -other[k] : other[k];
+    F32<4> straight = load_first<4, T>(x + i, count) * load_first<4, T>(cosine + i, count);
+    F32<4> crossed = other * load_first<4, T>(sine + i, count);
+    keep_apart(straight, crossed);
+    store_first<4, T>(y + i, T::template round<4>(straight) + T::template round<4>(crossed), count);
+  }
+}
+
+// The group's queries in float32, rotated, with zeros up to whole PARTS.
+template <typename T>
+RAC_INLINE void load_queries(const DecodeAttention& job, int64_t b, int64_t group, int64_t padded,
+                             float* queries) {
+  const auto* from = static_cast<const Element<T>*>(job.query) + b * job.stride_query +
+                     group * job.per_group * job.width;
+  const auto* cosine = static_cast<const Element<T>*>(job.cosine) + b * job.stride_rotary;
+  const auto* sine = static_cast<const Element<T>*>(job.sine) + b * job.stride_rotary;
+  std::vector<Element<T>> rotated(job.width);
+  for (int64_t g = 0; g < job.per_group; ++g, from += job.width, queries += padded) {
+    const Element<T>* row = from;
+    if (job.cosine != nullptr) {
+      rotate<T>(from, cosine, sine, job.width, rotated.data());
+      row = rotated.data();
+    }
+    for (int64_t i = 0; i < padded; i += 4) {
+      const int64_t count = std::clamp<int64_t>(job.width - i, 0, 4);
+      const F32<4> lanes = load_first<4, T>(row + std::min(i, job.width), count);
+      std::memcpy(queries + i, &lanes, sizeof(lanes));
+    }
+  }
+}
+
+template <typename T>
+RAC_INLINE Element<T>* column_of(const CacheView& cache, int64_t b, int64_t group,
+                                 int64_t column) {
+  return static_cast<Element<T>*>(cache.data) + b * cache.stride_batch +
+         group * cache.stride_head + column * cache.stride_column;
+}
+
+// The new key and value become the last column.
+template <typename T>
+RAC_INLINE void append(const DecodeAttention& job, int64_t b, int64_t group) {
+  const int64_t row = group * job.width, last = job.columns - 1;
+  const auto* key = static_cast<const Element<T>*>(job.key) + b * job.stride_key + row;
+  const auto* value = static_cast<const Element<T>*>(job.value) + b * job.stride_value + row;
+  Element<T>* to = column_of<T>(job.keys, b, group, last);
+  if (job.cosine != nullptr) {
+    const int64_t at = b * job.stride_rotary;
+    rotate<T>(key, static_cast<const Element<T>*>(job.cosine) + at,
+              static_cast<const Element<T>*>(job.sine) + at, job.width, to);
+  } else {
+    std::memcpy(to, key, job.width * sizeof(Element<T>));
+  }
+  std::memcpy(column_of<T>(job.values, b, group, last), value, job.width * sizeof(Element<T>));
+}
+
+// A tree: halves of PARTS on each other, then of what is left.
+template <int L>
+RAC_INLINE float sum_of_parts(const F32<L> (&sums)[PARTS / L]) {
+  float parts[4];
+  if constexpr (L == 4) {
+    const F32<4> four = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+    std::memcpy(parts, &four, sizeof(parts));
+  } else {
+    F32<8> eight;
+    if constexpr (L == 8) {
+      eight = sums[0] + sums[1];
+    } else {
+      F32<8> halves[2];
+      std::memcpy(halves, sums, sizeof(halves));
+      eight = halves[0] + halves[1];
+    }
+    F32<4> halves[2];
+    std::memcpy(halves, &eight, sizeof(halves));
+    const F32<4> four = halves[0] + halves[1];
+    std::memcpy(parts, &four, sizeof(parts));
+  }
+  return (parts[0] + parts[2]) + (parts[1] + parts[3]);
+}
+
+// sums += PARTS features of Q queries times those of a key; `count` < PARTS of them at the end.
+template <int L, typename T, int Q, bool WHOLE>
+RAC_INLINE void add_key(const float* queries, int64_t padded, const Element<T>* key, int64_t count,
+                        F32<L> (&sums)[Q][PARTS / L]) {
+  Element<T> part[PARTS] = {};
+  if constexpr (!WHOLE) {
+    std::memcpy(part, key, count * sizeof(part[0]));
+    key = part;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < PARTS / L; ++v) {
+    const F32<L> lanes = T::template load<L>(key + v * L);
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+      F32<L> query;
+      std::memcpy(&query, queries + q * padded + v * L, sizeof(query));
+      sums[q][v] += query * lanes;
+    }
+  }
+}
+
+// scores[q * CHUNK] = (query q . key) * scaling for Q queries.
+template <int L, typename T, int Q>
+RAC_INLINE void score(const float* queries, int64_t padded, const Element<T>* key, int64_t width,
+                      float scaling, float* scores) {
+  F32<L> sums[Q][PARTS / L] = {};
+  int64_t i = 0;
+  for (; i + PARTS <= width; i += PARTS) {
+    add_key<L, T, Q, true>(queries + i, padded, key + i, PARTS, sums);
+  }
+  if (i < width) add_key<L, T, Q, false>(queries + i, padded, key + i, width - i, sums);
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) scores[q * CHUNK] = sum_of_parts<L>(sums[q]) * scaling;
+}
+
+// sums[q] += p[q][column] * value, columns in their order: W vectors of features, or their first
+// `count`.
+template <int L, typename T, int Q, int W, bool WHOLE>
+RAC_INLINE void weigh(const float* p, const Element<T>* values, int64_t stride, int64_t columns,
+                      int64_t count, float* sums, int64_t padded) {
+  F32<L> sum[Q][W];
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) std::memcpy(sum[q], sums + q * padded, sizeof(sum[q]));
+  for (int64_t c = 0; c < columns; ++c, values += stride) {
+    Element<T> part[W * L] = {};
+    const Element<T>* from = values;
+    if constexpr (!WHOLE) {
+      std::memcpy(part, values, count * sizeof(part[0]));
+      from = part;
+    }
+    F32<L> lanes[W];
+#pragma GCC unroll 2
+    for (int w = 0; w < W; ++w) lanes[w] = T::template load<L>(from + w * L);
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+      const float weight = p[q * CHUNK + c];
+#pragma GCC unroll 2
+      for (int w = 0; w < W; ++w) sum[q][w] += lanes[w] * weight;
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) std::memcpy(sums + q * padded, sum[q], sizeof(sum[q]));
+}
+
+// The chunk's largest score and `largest`; NaN where a score is.
+template <int L>
+RAC_INLINE float largest_of(const float* p, float largest) {
+  F32<L> most = F32<L>{} + largest;
+  I32<L> nan = {};
+  for (int64_t c = 0; c < CHUNK; c += L) {
+    F32<L> lanes;
+    std::memcpy(&lanes, p + c, sizeof(lanes));
+    most = lanes > most ? lanes : most;
+    nan |= lanes != lanes;
+  }
+  for (int lane = 0; lane < L; ++lane) {
+    if (nan[lane] != 0) return std::numeric_limits<float>::quiet_NaN();
+    largest = std::max(largest, most[lane]);
+  }
+  return largest;
+}
+
+// p = e^(score - largest) of one query's chunk, its sum added; the accumulator rescaled for a larger
+// `largest`. False where nothing in the chunk is attended over.
+template <int L>
+RAC_INLINE bool soften(float* p, int64_t columns, float* values, int64_t padded, float& largest,
+                       float& sum) {
+  std::fill(p + columns, p + CHUNK, LOWEST);
+  const float most = largest_of<L>(p, largest);
+  if (most == LOWEST) {
+    std::fill(p, p + CHUNK, 0.0f);
+    return false;
+  }
+  if (most != largest) {
+    const float factor = largest == LOWEST ? 0 : exponential<4>(F32<4>{} + (largest - most))[0];
+    sum *= factor;
+    for (int64_t i = 0; i < padded; ++i) values[i] *= factor;
+    largest = most;
+  }
+  F32<L> sums[PARTS / L] = {};
+  for (int64_t c = 0; c < CHUNK; c += L) {
+    F32<L> lanes;
+    std::memcpy(&lanes, p + c, sizeof(lanes));
+    const F32<L> softened = exponential<L>(lanes - most);
+    lanes = lanes == LOWEST ? F32<L>{} : softened;
+    std::memcpy(p + c, &lanes, sizeof(lanes));
+    sums[c / L % (PARTS / L)] += lanes;
+  }
+  sum += sum_of_parts<L>(sums);
+  return true;
+}
+
+template <int L, typename T, int Q>
+RAC_INLINE void attend_chunk(const DecodeAttention& job, int64_t b, int64_t group, int64_t first,
+                             int64_t columns, int64_t padded, const float* queries, float* p,
+                             float* values, float* largest, float* sum) {
+  const uint8_t* mask = job.mask == nullptr ? nullptr : job.mask + b * job.stride_mask + first;
+  const Element<T>* key = column_of<T>(job.keys, b, group, first);
+  for (int64_t c = 0; c < columns; ++c, key += job.keys.stride_column) {
+    if (mask == nullptr || mask[c] != 0) {
+      score<L, T, Q>(queries, padded, key, job.width, job.scaling, p + c);
+    } else {
+      for (int q = 0; q < Q; ++q) p[q * CHUNK + c] = LOWEST;
+    }
+  }
+  bool any = false;
+  for (int q = 0; q < Q; ++q) {
+    any |= soften<L>(p + q * CHUNK, columns, values + q * padded, padded, largest[q], sum[q]);
+  }
+  if (!any) return;
+  constexpr int W = PARTS / L < 2 ? 1 : 2;
+  const Element<T>* value = column_of<T>(job.values, b, group, first);
+  const int64_t stride = job.values.stride_column;
+  int64_t i = 0;
+  for (; i + W * L <= job.width; i += W * L) {
+    weigh<L, T, Q, W, true>(p, value + i, stride, columns, W * L, values + i, padded);
+  }
+  if (i < job.width) {
+    weigh<L, T, Q, W, false>(p, value + i, stride, columns, job.width - i, values + i, padded);
+  }
+}
+
+template <int L, typename T>
+RAC_INLINE void attend(const DecodeAttention& job, Shared& shared, int64_t task, float* scratch) {
+  const int64_t split = task % shared.splits, pair = task / shared.splits;
+  const int64_t b = pair / job.groups, group = pair % job.groups, padded = shared.padded;
+  const int64_t last = std::min(job.columns, (split + 1) * SPLIT);
+  float *queries = scratch, *p = scratch + job.per_group * padded;
+  load_queries<T>(job, b, group, padded, queries);
+  if (job.key != nullptr && last == job.columns) append<T>(job, b, group);
+  Partial partial(shared, job, task);
+  std::fill(partial.largest, partial.largest + job.per_group, LOWEST);
+  for (int64_t first = split * SPLIT; first < last; first += CHUNK) {
+    const int64_t columns = std::min(CHUNK, last - first);
+    for (int64_t g = 0; g < job.per_group;) {
+      const auto run = [&](auto queries_at_once) __attribute__((always_inline)) {
+        constexpr int Q = decltype(queries_at_once)::value;
+        attend_chunk<L, T, Q>(job, b, group, first, columns, padded, queries + g * padded,
+                              p + g * CHUNK, partial.values + g * padded, partial.largest + g,
+                              partial.sum + g);
+        g += Q;
+      };
+      switch (std::min<int64_t>(QUERIES, job.per_group - g)) {
+        case 1: run(std::integral_constant<int, 1>()); break;
+        case 2: run(std::integral_constant<int, 2>()); break;
+        case 3: run(std::integral_constant<int, 3>()); break;
+        default: run(std::integral_constant<int, QUERIES>());
+      }
+    }
+  }
+}
+
+// The output of one sequence's group; zeros where nothing is attended over.
+template <typename T>
+RAC_INLINE void combine(const DecodeAttention& job, Shared& shared, int64_t pair) {
+  const int64_t padded = shared.padded;
+  auto* to = static_cast<Element<T>*>(job.output) + pair * job.per_group * job.width;
+  std::vector<float> values(padded);
+  for (int64_t g = 0; g < job.per_group; ++g, to += job.width) {
+    float largest = LOWEST, sum = 0;
+    for (int64_t s = 0; s < shared.splits; ++s) {
+      const float most = Partial(shared, job, pair * shared.splits + s).largest[g];
+      largest = most > largest || most != most ? most : largest;
+    }
+    std::fill(values.begin(), values.end(), 0.0f);
+    for (int64_t s = 0; s < shared.splits; ++s) {
+      const Partial part(shared, job, pair * shared.splits + s);
+      if (part.largest[g] == LOWEST) continue;
+      const float less = part.largest[g] - largest;  // 0 or NaN where there is but one
+      const float factor = less == 0 ? 1 : exponential<4>(F32<4>{} + less)[0];
+      sum += part.sum[g] * factor;
+      for (int64_t i = 0; i < job.width; ++i) values[i] += part.values[g * padded + i] * factor;
+    }
+    const float scale = sum == 0 ? 0 : 1 / sum;
+    for (int64_t i = 0; i < job.width; i += 4) {
+      F32<4> lanes;
+      std::memcpy(&lanes, values.data() + i, sizeof(lanes));
+      store_first<4, T>(to + i, lanes * scale, std::min<int64_t>(4, job.width - i));
+    }
+  }
+}
+
+template <int L, typename T>
+RAC_INLINE void attention_rows(const DecodeAttention& job, Shared& shared, int thread) {
+  float* scratch = shared.scratch.get() + thread * shared.scratch_size(job);
+  const int64_t pairs = job.batch * job.groups;
+#pragma omp for schedule(static)
+  for (int64_t task = 0; task < pairs * shared.splits; ++task) {
+    attend<L, T>(job, shared, task, scratch);
+  }
+#pragma omp for schedule(static)
+  for (int64_t pair = 0; pair < pairs; ++pair) combine<T>(job, shared, pair);
+}
+
+template <int L>
+RAC_INLINE void attention_any(const DecodeAttention& job, Shared& shared, int thread) {
+  if (job.dtype == 0) attention_rows<L, Float>(job, shared, thread);
+  else attention_rows<L, BFloat16>(job, shared, thread);
+}
+
+void attention_baseline(const DecodeAttention& job, Shared& shared, int thread) {
+  attention_any<4>(job, shared, thread);
+}
+RAC_AVX2 void attention_avx2(const DecodeAttention& job, Shared& shared, int thread) {
+  attention_any<8>(job, shared, thread);
+}
+RAC_AVX512 void attention_avx512(const DecodeAttention& job, Shared& shared, int thread) {
+  attention_any<16>(job, shared, thread);
+}
+
+}  // namespace
+
+void decode_attention(const DecodeAttention& job, const Ring& ring) {
+  Shared shared(job);
+  const auto run = pick(attention_baseline, attention_avx2, attention_avx512);
+  if (job.threads == 1) {
+    run(job, shared, 0);
+  } else {
+#pragma omp parallel num_threads(job.threads)
+    run(job, shared, omp_get_thread_num());
+  }
+  const int64_t row = job.groups * job.per_group * job.width * (job.dtype == 0 ? 4 : 2);
+  capture(ring, static_cast<const uint8_t*>(job.output), row, job.batch, row);
+}

@@ -1,0 +1,126 @@
+"""Attention over a key/value cache: validate, choose an implementation, call it."""
+
+import torch
+from torch import Tensor
+
+from rac_kernels import _native
+from rac_kernels._checks import FLOATS, check_same_device, refuse
+from rac_kernels._choice import choose, native_producer
+from rac_kernels.capture import CaptureBuffer
+from rac_kernels.ops.capture import ring_of
+from rac_kernels.reference.decode_attention import decode_attention as reference_attention
+
+
+def decode_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    mask: Tensor | None = None,
+    scaling: float | None = None,
+    new: tuple[Tensor, Tensor] | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
+    buffer: CaptureBuffer | None = None,
+    active: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """``softmax(q k^T * scaling + mask) v`` of one new token a sequence, over its cache.
+
+    The query heads of a group read its keys and values once, together. With ``new`` the step's own
+    key and value are first written into the last column; with ``rotary`` query and new key are
+    rotated before (RoFormer, Su et al. 2021, halves ``x_1, x_2``: ``x cos + (-x_2, x_1) sin``, in
+    their dtype); with a buffer the output's active rows [H D] are appended to it. The rest is in
+    float32, rounded once.
+
+    Args:
+        query: fp32, bf16 or fp16 [B, H, D].
+        keys, values: [B, K, S, D] in the dtype of ``query``, H a multiple of K, S >= 1; a view of
+            a longer cache will do.
+        mask: bool [B, S], False where a column is not attended over; None: all are. Where none is,
+            the output is 0.
+        scaling: None: ``D ** -0.5``.
+        new: key and value [B, K, D].
+        rotary: cosine and sine [B, D], D even.
+        buffer: of H D features; None: nothing is captured.
+        active: bool, B elements; as in :func:`capture_`.
+        impl: "auto", "reference", "native" (CPU; fp32 and bf16, no backward: auto takes the
+            reference where one is needed).
+
+    Returns:
+        [B, H, D], contiguous, in the dtype of ``query``.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run; cache
+            and buffer are untouched.
+    """
+    op = "decode_attention"
+    pair = {} if new is None else {"new[0]": new[0], "new[1]": new[1]}
+    turn = {} if rotary is None else {"rotary[0]": rotary[0], "rotary[1]": rotary[1]}
+    _check(op, query, {"keys": keys, "values": values}, pair, turn, mask)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    inputs = (query, keys, values, *pair.values(), *turn.values())
+    why_not = None if impl == "reference" else native_producer(*inputs)
+    name = choose(op, impl, {"reference", "native"}, why_not)
+    ring = None
+    if buffer is not None:
+        active = None if active is None else active.reshape(-1)
+        ring = ring_of(op, buffer, query.flatten(1), active)
+    if name == "reference" or not query.numel():
+        return reference_attention(query, keys, values, mask, scaling, new, rotary, ring)
+    width = query.shape[-1]
+    if mask is not None and mask.stride(1) != 1:
+        mask = mask.contiguous()
+    if new is not None:
+        new = _heads_in_order(new[0], width), _heads_in_order(new[1], width)
+    if rotary is not None:
+        rotary = rotary[0].contiguous(), rotary[1].contiguous()
+    query = _heads_in_order(query, width)
+    return _native.decode_attention(query, keys, values, mask, scaling, new, rotary, ring)
+
+
+def _heads_in_order(x: Tensor, width: int) -> Tensor:
+    """x [B, heads, D] with its heads one after the other."""
+    return x if x.stride(2) == 1 and x.stride(1) in (width, 1) else x.contiguous()
+
+
+def _check(
+    op: str,
+    query: Tensor,
+    cache: dict[str, Tensor],
+    new: dict[str, Tensor],
+    rotary: dict[str, Tensor],
+    mask: Tensor | None,
+) -> None:
+    for name, tensor in ({"query": query} | cache | new | rotary).items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
+        if tensor.dtype != query.dtype or tensor.dtype not in FLOATS:
+            dtypes = "bf16, fp16 or fp32" if name == "query" else f"{query.dtype}, query's"
+            raise TypeError(f"{op}: expected {name} in {dtypes}, got {tensor.dtype}")
+    if query.ndim != 3:
+        refuse(op, "query [B, H, D]", list(query.shape))
+    batch, heads, width = query.shape
+    keys = cache["keys"]
+    fits = keys.ndim == 4 and keys.shape[0] == batch and keys.shape[3] == width
+    if not fits or not keys.shape[1] or heads % keys.shape[1] or not keys.shape[2]:
+        expected = f"keys [{batch}, K, S, {width}] with K dividing {heads} and S >= 1"
+        refuse(op, expected, list(keys.shape))
+    shapes = dict.fromkeys(cache, tuple(keys.shape))
+    shapes |= dict.fromkeys(new, (batch, keys.shape[1], width))
+    shapes |= dict.fromkeys(rotary, (batch, width))
+    for name, tensor in (cache | new | rotary).items():
+        if tensor.shape != shapes[name]:
+            refuse(op, f"{name} {list(shapes[name])}", list(tensor.shape))
+    for name, tensor in cache.items():
+        if tensor.stride(3) != 1 and width > 1:
+            refuse(op, f"{name} with a unit last stride", tensor.stride())
+    if rotary and width % 2:
+        refuse(op, "an even D to rotate", width)
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.shape != (batch, keys.shape[2]):
+            expected = f"mask bool [{batch}, {keys.shape[2]}]"
+            refuse(op, expected, f"{mask.dtype} {list(mask.shape)}")
+        check_same_device(op, query=query, mask=mask)
+    tensors = cache | new | rotary
+    if any(tensor.device != query.device for tensor in tensors.values()):
+        check_same_device(op, query=query, **tensors)
