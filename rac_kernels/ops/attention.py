@@ -1,5 +1,7 @@
 """Attention over a key/value cache: validate, choose an implementation, call it."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,12 +56,11 @@ def decode_attention(
             and buffer are untouched.
     """
     op = "decode_attention"
-    pair = {} if new is None else {"new[0]": new[0], "new[1]": new[1]}
-    turn = {} if rotary is None else {"rotary[0]": rotary[0], "rotary[1]": rotary[1]}
-    _check(op, query, {"keys": keys, "values": values}, pair, turn, mask)
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    inputs = (query, keys, values, *pair.values(), *turn.values())
-    why_not = None if impl == "reference" else native_producer(*inputs)
+    _check(op, query, keys, values, mask, new or (), rotary or ())
+    width = query.shape[-1]
+    scaling = width**-0.5 if scaling is None else scaling
+    tensors = (query, keys, values, *(new or ()), *(rotary or ()))
+    why_not = None if impl == "reference" else native_producer(*tensors)
     name = choose(op, impl, {"reference", "native"}, why_not)
     ring = None
     if buffer is not None:
@@ -67,7 +68,6 @@ def decode_attention(
         ring = ring_of(op, buffer, query.flatten(1), active)
     if name == "reference" or not query.numel():
         return reference_attention(query, keys, values, mask, scaling, new, rotary, ring)
-    width = query.shape[-1]
     if mask is not None and mask.stride(1) != 1:
         mask = mask.contiguous()
     if new is not None:
@@ -80,47 +80,59 @@ def decode_attention(
 
 def _heads_in_order(x: Tensor, width: int) -> Tensor:
     """x [B, heads, D] with its heads one after the other."""
-    return x if x.stride(2) == 1 and x.stride(1) in (width, 1) else x.contiguous()
+    ordered = x.stride(2) == 1 and (x.stride(1) == width or x.shape[1] == 1)
+    return x if ordered else x.contiguous()
 
 
 def _check(
     op: str,
     query: Tensor,
-    cache: dict[str, Tensor],
-    new: dict[str, Tensor],
-    rotary: dict[str, Tensor],
+    keys: Tensor,
+    values: Tensor,
     mask: Tensor | None,
+    new: Sequence[Tensor],
+    rotary: Sequence[Tensor],
 ) -> None:
-    for name, tensor in ({"query": query} | cache | new | rotary).items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
-        if tensor.dtype != query.dtype or tensor.dtype not in FLOATS:
-            dtypes = "bf16, fp16 or fp32" if name == "query" else f"{query.dtype}, query's"
-            raise TypeError(f"{op}: expected {name} in {dtypes}, got {tensor.dtype}")
+    """Refuse what does not fit `query`; this runs for every layer of a decode step."""
+    _check_like(op, "query", query, query)
     if query.ndim != 3:
         refuse(op, "query [B, H, D]", list(query.shape))
     batch, heads, width = query.shape
-    keys = cache["keys"]
+    _check_like(op, "keys", keys, query)
+    _check_like(op, "values", values, query)
     fits = keys.ndim == 4 and keys.shape[0] == batch and keys.shape[3] == width
     if not fits or not keys.shape[1] or heads % keys.shape[1] or not keys.shape[2]:
         expected = f"keys [{batch}, K, S, {width}] with K dividing {heads} and S >= 1"
         refuse(op, expected, list(keys.shape))
-    shapes = dict.fromkeys(cache, tuple(keys.shape))
-    shapes |= dict.fromkeys(new, (batch, keys.shape[1], width))
-    shapes |= dict.fromkeys(rotary, (batch, width))
-    for name, tensor in (cache | new | rotary).items():
-        if tensor.shape != shapes[name]:
-            refuse(op, f"{name} {list(shapes[name])}", list(tensor.shape))
-    for name, tensor in cache.items():
+    if values.shape != keys.shape:
+        refuse(op, f"values {list(keys.shape)}", list(values.shape))
+    for name, tensor in (("keys", keys), ("values", values)):
         if tensor.stride(3) != 1 and width > 1:
             refuse(op, f"{name} with a unit last stride", tensor.stride())
+    for name, shape, pair in (
+        ("new", (batch, keys.shape[1], width), new),
+        ("rotary", (batch, width), rotary),
+    ):
+        for index, tensor in enumerate(pair):
+            _check_like(op, f"{name}[{index}]", tensor, query)
+            if tensor.shape != shape:
+                refuse(op, f"{name}[{index}] {list(shape)}", list(tensor.shape))
     if rotary and width % 2:
         refuse(op, "an even D to rotate", width)
     if mask is not None:
         if mask.dtype != torch.bool or mask.shape != (batch, keys.shape[2]):
             expected = f"mask bool [{batch}, {keys.shape[2]}]"
             refuse(op, expected, f"{mask.dtype} {list(mask.shape)}")
-        check_same_device(op, query=query, mask=mask)
-    tensors = cache | new | rotary
-    if any(tensor.device != query.device for tensor in tensors.values()):
-        check_same_device(op, query=query, **tensors)
+        if mask.device != query.device:
+            check_same_device(op, query=query, mask=mask)
+
+
+def _check_like(op: str, name: str, tensor: Tensor, query: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
+    if tensor.dtype != query.dtype:
+        raise TypeError(f"{op}: expected {name} in {query.dtype} like query, got {tensor.dtype}")
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{op}: expected {name} in bf16, fp16 or fp32, got {tensor.dtype}")
+    if tensor.device != query.device:
+        check_same_device(op, query=query, **{name: tensor})
