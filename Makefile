@@ -30,7 +30,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 bench: .venv/installed
-	for bench in hessian capture decode sample sparsegpt factor masks pack linear throughput eval demo prune peers; do \
+	for bench in hessian capture decode sample attention sparsegpt factor masks pack linear throughput eval demo prune peers; do \
 	  $(BIN)/python -m benchmarks.bench_$$bench --out benchmarks/results || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables --write

@@ -181,11 +181,33 @@ def _sample_row(row: dict) -> list[str]:
     ]
 
 
+def attention_table(folder: Path) -> str:
+    """Attention of decode steps."""
+    keys = ("dtype", "model", "B", "columns", "threads")
+    rows = latest(read_results(folder, "attention"), *keys)
+    header = "device|heads of||B>|columns>|ours ms>|products ms>|sdpa ms>|speed-up>|of readable>"
+    return markdown(header, (_attention_row(row) for row in rows))
+
+
+def _attention_row(row: dict) -> list[str]:
+    return [
+        device_name(row),
+        row["model"],
+        row["dtype"],
+        str(row["B"]),
+        str(row["columns"]),
+        *(f"{row[f'{name}_us'] / 1e3:.2f}" for name in ("time", "matmul", "sdpa")),
+        f"{row['speedup']:.1f}x",
+        f"{100 * row['readable_share']:.0f}%",
+    ]
+
+
 KERNEL_TABLES: dict[str, Callable[[Path], str]] = {
     "hessian": hessian_table,
     "capture": capture_table,
     "decode": decode_table,
     "sample": sample_table,
+    "attention": attention_table,
     "sparsegpt": sparsegpt_table,
     "factor": factor_table,
     "masks": masks_table,

@@ -23,6 +23,9 @@ COVERED: dict[str, list[tuple[str, str, list[str]]]] = {
         ),
         ("triton", WIDE, ["test_capture_cuda::test_counts_are_exact_over_many_graph_replays"]),
     ],
+    "decode_attention": [
+        ("reference", ALL, ["test_ops_gpu::test_decode_attention_is_that_of_the_cpu"])
+    ],
     "factor_hessian": [
         ("triton", WIDE, ["test_triton_factor::test_factors_the_damped_hessian"]),
         ("triton reference", WIDE, ["test_triton_factor::test_real_sizes"]),

@@ -8,6 +8,7 @@ from triton_interpreter import INTERPRETED, sized
 from rac_kernels import (
     HessianFactor,
     Pattern,
+    decode_attention,
     factor_hessians,
     magnitude,
     pack_bitmap,
@@ -38,6 +39,25 @@ def test_symmetrize(size):
     expected = hessian.cpu().double()
     expected = expected.tril() + expected.tril(-1).mT
     assert torch.equal(symmetrize_(hessian).cpu().double(), expected)
+
+
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32])
+def test_decode_attention_is_that_of_the_cpu(dtype):
+    generator = torch.Generator().manual_seed(0)
+    query, keys, values, new, turn = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((2, 6, 32), (2, 3, 40, 32), (2, 3, 40, 32), (2, 2, 3, 32), (2, 2, 32))
+    )
+    mask = torch.rand(2, 40, generator=generator) < 0.7
+    found = []
+    for device in ("cpu", "cuda"):
+        q, k, v, n, t, m = (x.to(device) for x in (query, keys, values, new, turn, mask))
+        output = decode_attention(
+            q, k, v, mask=m, new=(n[0], n[1]), rotary=(t[0], t[1]), impl="reference"
+        )
+        found.append((output.cpu(), k.cpu(), v.cpu()))
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

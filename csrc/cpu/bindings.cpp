@@ -17,6 +17,7 @@ namespace py = pybind11;
 
 // Each in the file of its name, bindings_*.cpp.
 void bind_capture(py::module_& module);
+void bind_layer(py::module_& module);
 void bind_linear(py::module_& module);
 void bind_masks(py::module_& module);
 void bind_packing(py::module_& module);
@@ -83,6 +84,7 @@ PYBIND11_MODULE(_C_cpu, module) {
              py::arg("vocabulary"), py::arg("temperature"), py::arg("top_p"), py::arg("dtype"),
              py::arg("threads"));
   bind_capture(module);
+  bind_layer(module);
   bind_linear(module);
   bind_masks(module);
   bind_packing(module);

@@ -15,15 +15,8 @@ namespace py = pybind11;
 
 namespace {
 
-// What stays the same from call to call with a weight.
-struct Weight {
-  uintptr_t values, codes, offsets, scale;
-  int64_t rows, columns;
-  int value;
-};
-
-Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t scale,
-                 int64_t rows, int64_t columns, int value) {
+LinearWeight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t scale,
+                       int64_t rows, int64_t columns, int value) {
   if (rows < 0 || columns < 1 || value < 0 || value > 3) {
     throw std::invalid_argument("SparseWeight: sizes or value out of range");
   }
@@ -31,40 +24,27 @@ Weight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uintptr_t
   if (two_to_four ? columns % (value > 1 ? 64 : 32) != 0 : value > 1) {
     throw std::invalid_argument("SparseWeight: columns or value that this packing does not have");
   }
-  return {values, codes, offsets, scale, rows, columns, value};
+  return {reinterpret_cast<const uint8_t*>(values),
+          reinterpret_cast<const uint8_t*>(codes),
+          reinterpret_cast<const int64_t*>(offsets),
+          reinterpret_cast<const float*>(scale),
+          rows,
+          columns,
+          static_cast<Value>(value)};
 }
 
 // y [tokens, rows] is bfloat16 if x is, else float32.
-void linear_at(const Weight& weight, uintptr_t x, int element, bool rounds_x, uintptr_t y,
+void linear_at(const LinearWeight& weight, uintptr_t x, int element, bool rounds_x, uintptr_t y,
                uintptr_t bias, int64_t tokens, int threads) {
-  if (rounds_x && static_cast<Value>(weight.value) != Value::FP8) {
+  if (rounds_x && weight.value != Value::FP8) {
     throw std::invalid_argument("SparseWeight: x is rounded to fp8 beside fp8 alone");
   }
   if (tokens < 1 || element < 0 || element > 2 || threads < 1) {
     throw std::invalid_argument("SparseWeight: tokens, element or threads out of range");
   }
   const py::gil_scoped_release release;
-  const bool rounds = static_cast<Element>(element) == Element::BF16;
-  const int64_t count = tokens * weight.rows;
-  AlignedArray<float> sums(rounds ? count : 0);
-  float* const y32 = rounds ? sums.get() : reinterpret_cast<float*>(y);
-  const SparseLinear job{reinterpret_cast<const void*>(x),
-                         y32,
-                         reinterpret_cast<const uint8_t*>(weight.values),
-                         reinterpret_cast<const uint8_t*>(weight.codes),
-                         reinterpret_cast<const int64_t*>(weight.offsets),
-                         reinterpret_cast<const float*>(weight.scale),
-                         reinterpret_cast<const float*>(bias),
-                         tokens,
-                         weight.rows,
-                         weight.columns,
-                         static_cast<Element>(element),
-                         static_cast<Value>(weight.value),
-                         rounds_x,
-                         threads,
-                         (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
-  linear_sparse(job);
-  if (rounds) linear_round(y32, reinterpret_cast<uint16_t*>(y), count, threads);
+  linear({weight, reinterpret_cast<const float*>(bias), rounds_x}, reinterpret_cast<const void*>(x),
+         static_cast<Element>(element), reinterpret_cast<void*>(y), tokens, threads);
 }
 
 void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t columns,
@@ -128,7 +108,7 @@ auto bitmap_at(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offs
 }  // namespace
 
 void bind_linear(py::module_& module) {
-  py::class_<Weight>(module, "SparseWeight")
+  py::class_<LinearWeight>(module, "SparseWeight")
       .def(py::init(&weight_at))
       .def("linear", &linear_at);
   module.def("codes_2to4", &codes_2to4_at);

@@ -71,6 +71,20 @@ void linear_sparse(const SparseLinear& job) {
   if (job.codes && !job.offsets) spread_not_finite(job, finite.get());
 }
 
+void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
+            int threads) {
+  const LinearWeight& weight = projection.weight;
+  const bool rounds = element == Element::BF16;
+  const int64_t count = tokens * weight.rows;
+  AlignedArray<float> sums(rounds ? count : 0);
+  float* const y32 = rounds ? sums.get() : static_cast<float*>(y);
+  linear_sparse({x, y32, weight.values, weight.codes, weight.offsets, weight.scale,
+                 projection.bias, tokens, weight.rows, weight.columns, element, weight.value,
+                 projection.rounds_x, threads,
+                 (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO});
+  if (rounds) linear_round(y32, static_cast<uint16_t*>(y), count, threads);
+}
+
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {
   threads = threads_for(count, threads);
   const int64_t whole = count / 4 * 4;

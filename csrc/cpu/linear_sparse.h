@@ -34,8 +34,28 @@ struct SparseLinear {
 
 constexpr int64_t PADDED_TO = 128;
 
+// What stays the same from call to call with a weight, as in SparseLinear.
+struct LinearWeight {
+  const uint8_t* values;
+  const uint8_t* codes;
+  const int64_t* offsets;
+  const float* scale;
+  int64_t rows, columns;
+  Value value;
+};
+
+struct Projection {
+  LinearWeight weight;
+  const float* bias;
+  bool rounds_x;
+};
+
 // By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
 void linear_sparse(const SparseLinear& job);
+
+// y [tokens, rows] of x [tokens, columns]: bfloat16 if x is, else float32.
+void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
+            int threads);
 
 // y [tokens, rows] rounded to bfloat16.
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads);

@@ -1,0 +1,89 @@
+// The part of rac_kernels._C_cpu that runs whole decoder layers; see bindings.cpp.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <stdexcept>
+#include <vector>
+
+#include "decoder_layer.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using Norm = std::pair<uintptr_t, float>;                     // address, eps
+using Linear = std::tuple<LinearWeight, uintptr_t, bool>;     // weight, bias, rounds_x
+using Staging = std::array<int64_t, 4>;                       // as in bindings_capture.cpp
+
+NormWeight norm_at(const Norm& norm) {
+  return {reinterpret_cast<const void*>(norm.first), norm.second};
+}
+
+Projection projection_at(const Linear& linear) {
+  const auto& [weight, bias, rounds_x] = linear;
+  if (rounds_x && weight.value != Value::FP8) {
+    throw std::invalid_argument("DecoderLayer: x is rounded to fp8 beside fp8 alone");
+  }
+  return {weight, reinterpret_cast<const float*>(bias), rounds_x};
+}
+
+DecoderLayer layer_at(const std::array<Norm, 4>& norms, const std::array<Linear, 4>& linears,
+                      int64_t groups, int64_t per_group, int64_t width, float scaling, int dtype) {
+  const DecoderLayer layer{norm_at(norms[0]),         norm_at(norms[1]),
+                           norm_at(norms[2]),         norm_at(norms[3]),
+                           projection_at(linears[0]), projection_at(linears[1]),
+                           projection_at(linears[2]), projection_at(linears[3]),
+                           groups,                    per_group,
+                           width,                     scaling,
+                           dtype};
+  const int64_t heads = groups * per_group * width, hidden = layer.hidden();
+  const bool fit = layer.qkv.weight.rows == heads + 2 * groups * width &&
+                   layer.output.weight.columns == heads && layer.output.weight.rows == hidden &&
+                   layer.gate_up.weight.columns == hidden && layer.gate_up.weight.rows % 2 == 0 &&
+                   layer.down.weight.columns == layer.features() &&
+                   layer.down.weight.rows == hidden;
+  if (!fit || groups < 1 || per_group < 1 || width < 1 || dtype < 0 || dtype > 1) {
+    throw std::invalid_argument("DecoderLayer: sizes do not fit, or dtype out of range");
+  }
+  return layer;
+}
+
+Ring ring_at(const Staging& staging) {
+  return {reinterpret_cast<uint8_t*>(staging[0]), reinterpret_cast<int32_t*>(staging[1]),
+          staging[2], reinterpret_cast<const uint8_t*>(staging[3])};
+}
+
+void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosine, uintptr_t sine,
+             int64_t stride_rotary, uintptr_t keys, const std::array<int64_t, 3>& strides_keys,
+             uintptr_t values, const std::array<int64_t, 3>& strides_values, uintptr_t mask,
+             int64_t stride_mask, int64_t batch, int64_t columns, int threads,
+             const std::vector<Staging>& rings) {
+  if (batch < 1 || columns < 1 || threads < 1 || (rings.size() != 0 && rings.size() != 4)) {
+    throw std::invalid_argument("DecoderLayer: batch, columns, threads or rings out of range");
+  }
+  LayerStep step{reinterpret_cast<const void*>(x),
+                 reinterpret_cast<void*>(y),
+                 reinterpret_cast<const void*>(cosine),
+                 reinterpret_cast<const void*>(sine),
+                 stride_rotary,
+                 {reinterpret_cast<void*>(keys), strides_keys[0], strides_keys[1], strides_keys[2]},
+                 {reinterpret_cast<void*>(values), strides_values[0], strides_values[1],
+                  strides_values[2]},
+                 reinterpret_cast<const uint8_t*>(mask),
+                 stride_mask,
+                 batch,
+                 columns,
+                 threads,
+                 {}};
+  for (size_t i = 0; i < rings.size(); ++i) step.rings[i] = ring_at(rings[i]);
+  const py::gil_scoped_release release;
+  decode_layer(layer, step);
+}
+
+}  // namespace
+
+void bind_layer(py::module_& module) {
+  py::class_<DecoderLayer>(module, "DecoderLayer").def(py::init(&layer_at)).def("step", &step_at);
+}

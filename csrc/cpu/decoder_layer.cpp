@@ -1,0 +1,155 @@
+// The parts of decoder_layer.h in order. What lies between them is scratch memory of the calling
+// thread, kept from call to call.
+
+#include "decoder_layer.h"
+
+#include <memory>
+
+#include "elements.h"
+
+namespace {
+
+// Elements from which a second thread pays for being woken, as in rac_kernels/_native/loading.py.
+constexpr int64_t PARALLEL = 1 << 18;
+
+// Memory that only grows, handed out in pieces on 64-byte boundaries.
+class Scratch {
+ public:
+  void reserve(int64_t bytes) {
+    used_ = 0;
+    if (bytes <= size_) return;
+    memory_ = std::make_unique<AlignedArray<uint8_t>>(bytes);
+    size_ = bytes;
+  }
+  static int64_t room(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+  uint8_t* take(int64_t bytes) {
+    uint8_t* const piece = memory_->get() + used_;
+    used_ += room(bytes);
+    return piece;
+  }
+
+ private:
+  std::unique_ptr<AlignedArray<uint8_t>> memory_;
+  int64_t size_ = 0, used_ = 0;
+};
+
+struct Run {
+  Run(const DecoderLayer& layer, const LayerStep& step, Scratch& scratch)
+      : layer(layer), step(step), scratch(scratch), size(layer.dtype == 0 ? 4 : 2),
+        element(layer.dtype == 0 ? Element::FP32 : Element::BF16) {
+    const int64_t hidden = layer.hidden(), heads = layer.groups * (layer.per_group + 1);
+    const int64_t rows[] = {hidden, layer.qkv.weight.rows, heads * layer.width, heads * layer.width,
+                            hidden, hidden,                hidden,              layer.features(),
+                            layer.gate_up.weight.rows,     hidden};
+    int64_t bytes = 0;
+    for (const int64_t row : rows) bytes += Scratch::room(step.batch * row * size);
+    scratch.reserve(bytes);
+  }
+
+  uint8_t* take(int64_t features) { return scratch.take(step.batch * features * size); }
+
+  int threads_for(int64_t features) const {
+    return step.batch * features < PARALLEL ? 1 : step.threads;
+  }
+
+  const void* norm(const NormWeight& norm, const void* x, const Ring& ring) {
+    const int64_t hidden = layer.hidden();
+    uint8_t* const y = take(hidden);
+    rmsnorm_capture({x, hidden, norm.weight, y, step.batch, hidden, norm.eps, layer.dtype,
+                     threads_for(hidden)},
+                    ring);
+    return y;
+  }
+
+  uint8_t* multiply(const Projection& projection, const void* x) {
+    uint8_t* const y = take(projection.weight.rows);
+    linear(projection, x, element, y, step.batch, step.threads);
+    return y;
+  }
+
+  // Heads that lie one after the other in rows of x, `stride` bytes apart, each normed by itself.
+  const void* norm_heads(const NormWeight& norm, const uint8_t* x, int64_t stride, int64_t heads) {
+    uint8_t* const y = take(heads * layer.width);
+    for (int64_t b = 0; b < step.batch; ++b) {
+      rmsnorm_capture({x + b * stride, layer.width, norm.weight, y + b * heads * layer.width * size,
+                       heads, layer.width, norm.eps, layer.dtype, 1},
+                      Ring{});
+    }
+    return y;
+  }
+
+  const void* attend(const uint8_t* qkv) {
+    const int64_t heads = layer.groups * layer.per_group, width = layer.width;
+    const int64_t stride = layer.qkv.weight.rows;
+    const uint8_t* const keys = qkv + heads * width * size;
+    const uint8_t* const values = keys + layer.groups * width * size;
+    const bool normed = layer.query_norm.weight != nullptr;
+    const void* query = qkv;
+    const void* key = keys;
+    if (normed) {
+      query = norm_heads(layer.query_norm, qkv, stride * size, heads);
+      key = norm_heads(layer.key_norm, keys, stride * size, layer.groups);
+    }
+    uint8_t* const output = take(heads * width);
+    const int64_t work = step.batch * heads * step.columns * width;
+    decode_attention({query, normed ? heads * width : stride, key,
+                      normed ? layer.groups * width : stride, values, stride, step.cosine,
+                      step.sine, step.stride_rotary, step.keys, step.values, step.mask,
+                      step.stride_mask, output, layer.scaling, step.batch, layer.groups,
+                      layer.per_group, step.columns, width, layer.dtype,
+                      work < PARALLEL ? 1 : step.threads},
+                     step.rings[1]);
+    return output;
+  }
+
+  const void* activate(const uint8_t* gate_up) {
+    const int64_t features = layer.features();
+    uint8_t* const y = take(features);
+    swiglu_capture({gate_up, 2 * features, gate_up + features * size, 2 * features, y, step.batch,
+                    features, layer.dtype, threads_for(features)},
+                   step.rings[3]);
+    return y;
+  }
+
+  void add(const void* a, const void* b, void* y) {
+    const int64_t count = step.batch * layer.hidden();
+    if (layer.dtype == 0) add_elements<Float>(a, b, y, count);
+    else add_elements<BFloat16>(a, b, y, count);
+  }
+
+  template <typename T>
+  static void add_elements(const void* a, const void* b, void* y, int64_t count) {
+    using Storage = typename T::Storage;
+    const auto *from_a = static_cast<const Storage*>(a), *from_b = static_cast<const Storage*>(b);
+    auto* to = static_cast<Storage*>(y);
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      T::template store<4>(to + i, T::template load<4>(from_a + i) + T::template load<4>(from_b + i));
+    }
+    if (i == count) return;
+    store_first<4, T>(to + i, load_first<4, T>(from_a + i, count - i) +
+                                  load_first<4, T>(from_b + i, count - i),
+                      count - i);
+  }
+
+  const DecoderLayer& layer;
+  const LayerStep& step;
+  Scratch& scratch;
+  int64_t size;  // bytes of an element
+  Element element;
+};
+
+}  // namespace
+
+void decode_layer(const DecoderLayer& layer, const LayerStep& step) {
+  static thread_local Scratch scratch;
+  Run run(layer, step, scratch);
+  const uint8_t* const qkv = run.multiply(layer.qkv, run.norm(layer.norm, step.x, step.rings[0]));
+  const uint8_t* const attended = run.multiply(layer.output, run.attend(qkv));
+  uint8_t* const middle = run.take(layer.hidden());
+  run.add(step.x, attended, middle);
+  const void* const normed = run.norm(layer.mlp_norm, middle, step.rings[2]);
+  const uint8_t* const gate_up = run.multiply(layer.gate_up, normed);
+  const uint8_t* const down = run.multiply(layer.down, run.activate(gate_up));
+  run.add(middle, down, step.y);
+}
