@@ -25,7 +25,7 @@ from rac.calibration.groups import input_hooks
 from rac.engines import Generation, Sampling
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
-from rac.engines.fused_attention import fuse_attention
+from rac.engines.fused_step import fuse_step
 from rac.engines.stacked import stack
 from rac.models import linears, load_model
 
@@ -69,7 +69,7 @@ def random_model(name: str, device: str) -> nn.Module:
     model = model.eval().requires_grad_(False)
     stack(model)
     fuse(model)
-    fuse_attention(model)
+    fuse_step(model)
     return model
 
 

@@ -35,7 +35,7 @@ from benchmarks.rows import read_results
 from rac.engines import Generation, Sampling, generate
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
-from rac.engines.fused_attention import fuse_attention
+from rac.engines.fused_step import fuse_step
 from rac.engines.stacked import stack
 from rac.errors import UserError
 from rac.models import decoder_layers, linears
@@ -114,7 +114,7 @@ def contenders(
             stack(model)
         fuse(model)
         if name != "torch_bf16":
-            fuse_attention(model)
+            fuse_step(model)
     return models
 
 

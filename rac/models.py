@@ -9,7 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
-from rac.engines.fused_attention import fuse_attention
+from rac.engines.fused_step import fuse_step
 from rac.engines.stacked import stack
 from rac.errors import UserError, first_line
 
@@ -101,7 +101,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> P
     model = model.to(place).eval().requires_grad_(False)
     stack(model)
     fuse(model)
-    fuse_attention(model)
+    fuse_step(model)
     return model
 
 

@@ -3,6 +3,7 @@
 from rac_kernels.capture import CaptureBuffer
 from rac_kernels.factor import HessianFactor
 from rac_kernels.ops import (
+    DecoderLayer,
     alps,
     capture_,
     decode_attention,
@@ -38,6 +39,7 @@ from rac_kernels.triangle import PackedTriangle
 
 __all__ = [
     "CaptureBuffer",
+    "DecoderLayer",
     "HessianFactor",
     "Packed2to4",
     "PackedBitmap",

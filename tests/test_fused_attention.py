@@ -8,7 +8,8 @@ from rac.calibration import HessianCollector, find_groups
 from rac.engines import Generation, Sampling
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse, producers
-from rac.engines.fused_attention import FusedAttention, fuse_attention
+from rac.engines.fused_attention import FusedAttention
+from rac.engines.fused_step import fuse_step
 from rac.engines.stacked import stack
 from rac.models import linears
 
@@ -23,7 +24,7 @@ def prepared(architecture, dtype=torch.float32, fused=True):
     stack(model)
     fuse(model)
     if fused:
-        fuse_attention(model)
+        fuse_step(model)
     return model
 
 
@@ -37,9 +38,9 @@ def decoded(model, **options):
 
 def count_steps(monkeypatch):
     calls = []
-    own = FusedAttention._decode
+    own = FusedAttention.decode
     monkeypatch.setattr(
-        FusedAttention, "_decode", lambda self, **k: calls.append(1) or own(self, **k)
+        FusedAttention, "decode", lambda self, **k: calls.append(1) or own(self, **k)
     )
     return calls
 
@@ -92,13 +93,13 @@ def test_a_module_that_computes_something_else_is_left_alone():
         own(modules[2], *args, **kwargs)[0] * (1 + 2.0**-20),
         None,
     )
-    assert fuse_attention(model) == 2
+    assert fuse_step(model)["attention"] == 2
     assert not isinstance(modules[2].forward, FusedAttention)
 
 
 def test_eager_attention_and_other_caches_are_left_alone(monkeypatch):
     model = build_model("llama")
-    assert fuse_attention(model) == 0  # not the grouped attention
+    assert fuse_step(model)["attention"] == 0  # not the grouped attention
     model = prepared("llama")
     calls = count_steps(monkeypatch)
     model.generate(torch.tensor([PROMPTS[0]]), max_new_tokens=3, do_sample=False)

@@ -8,6 +8,7 @@ from rac_kernels._native.capture import (
     swiglu_capture,
 )
 from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
+from rac_kernels._native.layer import NativeLayer
 from rac_kernels._native.linear import linear_dense, linear_packed
 from rac_kernels._native.linear_cuda import (
     linear_2to4_cuda,
@@ -25,6 +26,7 @@ from rac_kernels._native.sparsegpt import sparsegpt
 __all__ = [
     "CPU",
     "CUDA",
+    "NativeLayer",
     "capture_",
     "decode_attention",
     "hessian_accumulate_",

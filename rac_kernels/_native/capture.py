@@ -7,7 +7,7 @@ from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
 
 
-def _ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
+def ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
     """Addresses of rows, state and active, and the slots; zeros where nothing is captured."""
     if ring is None:
         return 0, 0, 0, 0
@@ -26,9 +26,7 @@ def capture_(x: Tensor, ring: Ring) -> None:
     """Append the active rows of x, contiguous [..., D] or [B, D], to the ring."""
     size = x.element_size()
     batch, stride = _batch_and_stride(x)
-    load(CPU).capture(
-        x.data_ptr(), stride * size, batch, x.shape[-1] * size, *_ring_addresses(ring)
-    )
+    load(CPU).capture(x.data_ptr(), stride * size, batch, x.shape[-1] * size, *ring_addresses(ring))
 
 
 def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) -> Tensor:
@@ -45,7 +43,7 @@ def rmsnorm_capture(x: Tensor, weight: Tensor, eps: float, ring: Ring | None) ->
         eps,
         DTYPES[x.dtype],
         1 if x.numel() < PARALLEL else threads(),
-        *_ring_addresses(ring),
+        *ring_addresses(ring),
     )
     return y
 
@@ -64,7 +62,7 @@ def swiglu_capture(gate: Tensor, up: Tensor, ring: Ring | None) -> Tensor:
         gate.shape[-1],
         DTYPES[gate.dtype],
         1 if gate.numel() < PARALLEL else threads(),
-        *_ring_addresses(ring),
+        *ring_addresses(ring),
     )
     return y
 
@@ -110,6 +108,6 @@ def decode_attention(
         (batch, groups, heads // groups, columns, width),
         DTYPES[query.dtype],
         1 if work < PARALLEL else threads(),
-        *_ring_addresses(ring),
+        *ring_addresses(ring),
     )
     return output

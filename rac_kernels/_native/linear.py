@@ -15,7 +15,7 @@ _PARALLEL = 1 << 18
 
 
 class _Prepared:
-    """What the kernels read of a weight, found once: `weight` has addresses in `kept`."""
+    """What the kernels read of a packed weight, found once: `weight` has addresses in `kept`."""
 
     def __init__(self, packed: Packed2to4 | PackedBitmap) -> None:
         module = load(CPU)
@@ -93,13 +93,26 @@ def linear_packed(
     return _linear(x, held.weight, held.rows, bias, rounds_x)
 
 
+class _Dense:
+    """The same of a dense weight [R, C] in bf16 or fp16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.kept = weight.detach().contiguous()
+        self.rows, columns = weight.shape
+        self.weight = load(CPU).SparseWeight(
+            self.kept.data_ptr(), 0, 0, 0, self.rows, columns, _VALUES[weight.dtype]
+        )
+
+
+def shared_weight(weight: Tensor | Packed2to4 | PackedBitmap) -> _Prepared | _Dense:
+    """What the kernels read of any weight; it must be kept as long as its `weight` is used."""
+    return _Dense(weight) if isinstance(weight, Tensor) else _prepare(weight)
+
+
 def linear_dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU; W [R, C] in bf16 or fp16."""
-    weight = weight.contiguous()
-    shared = load(CPU).SparseWeight(
-        weight.data_ptr(), 0, 0, 0, *weight.shape, _VALUES[weight.dtype]
-    )
-    return _linear(x, shared, weight.shape[0], bias)
+    shared = _Dense(weight)
+    return _linear(x, shared.weight, shared.rows, bias)
 
 
 def _linear(

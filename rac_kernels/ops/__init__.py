@@ -11,6 +11,7 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
+from rac_kernels.ops.layer import DecoderLayer
 from rac_kernels.ops.linear import linear_2to4, linear_2to4_fp8, linear_bitmap, linear_status
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
 from rac_kernels.ops.packing import (
@@ -25,6 +26,7 @@ from rac_kernels.ops.sample import nucleus_sample
 from rac_kernels.ops.sparsegpt import sparsegpt
 
 __all__ = [
+    "DecoderLayer",
     "alps",
     "capture_",
     "decode_attention",

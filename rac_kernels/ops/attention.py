@@ -36,8 +36,9 @@ def decode_attention(
 
     Args:
         query: fp32, bf16 or fp16 [B, H, D].
-        keys, values: [B, K, S, D] in the dtype of ``query``, H a multiple of K, S >= 1; a view of
-            a longer cache will do.
+        keys: [B, K, S, D] in the dtype of ``query``, H a multiple of K, S >= 1; a view of a longer
+            cache will do.
+        values: likewise.
         mask: bool [B, S], False where a column is not attended over; None: all are. Where none is,
             the output is 0.
         scaling: None: ``D ** -0.5``.
@@ -79,7 +80,7 @@ def decode_attention(
 
 
 def _heads_in_order(x: Tensor, width: int) -> Tensor:
-    """x [B, heads, D] with its heads one after the other."""
+    """View or copy x [B, heads, D] with its heads one after the other."""
     ordered = x.stride(2) == 1 and (x.stride(1) == width or x.shape[1] == 1)
     return x if ordered else x.contiguous()
 
@@ -97,9 +98,33 @@ def _check(
     _check_like(op, "query", query, query)
     if query.ndim != 3:
         refuse(op, "query [B, H, D]", list(query.shape))
-    batch, heads, width = query.shape
-    _check_like(op, "keys", keys, query)
-    _check_like(op, "values", values, query)
+    check_cache(op, query, query.shape, keys, values, mask)
+    batch, _, width = query.shape
+    for index, tensor in enumerate(new):
+        _check_like(op, f"new[{index}]", tensor, query)
+        if tensor.shape != (batch, keys.shape[1], width):
+            expected = f"new[{index}] {[batch, keys.shape[1], width]}"
+            refuse(op, expected, list(tensor.shape))
+    if rotary:
+        check_rotary(op, query, rotary, width)
+
+
+def check_cache(
+    op: str,
+    like: Tensor,
+    query: Sequence[int],
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+) -> None:
+    """Refuse keys, values and mask that do not fit a query [B, H, D], in dtype and device of like.
+
+    Raises:
+        ValueError, TypeError: says what does not fit.
+    """
+    batch, heads, width = query
+    _check_like(op, "keys", keys, like)
+    _check_like(op, "values", values, like)
     fits = keys.ndim == 4 and keys.shape[0] == batch and keys.shape[3] == width
     if not fits or not keys.shape[1] or heads % keys.shape[1] or not keys.shape[2]:
         expected = f"keys [{batch}, K, S, {width}] with K dividing {heads} and S >= 1"
@@ -109,30 +134,34 @@ def _check(
     for name, tensor in (("keys", keys), ("values", values)):
         if tensor.stride(3) != 1 and width > 1:
             refuse(op, f"{name} with a unit last stride", tensor.stride())
-    for name, shape, pair in (
-        ("new", (batch, keys.shape[1], width), new),
-        ("rotary", (batch, width), rotary),
-    ):
-        for index, tensor in enumerate(pair):
-            _check_like(op, f"{name}[{index}]", tensor, query)
-            if tensor.shape != shape:
-                refuse(op, f"{name}[{index}] {list(shape)}", list(tensor.shape))
-    if rotary and width % 2:
-        refuse(op, "an even D to rotate", width)
     if mask is not None:
         if mask.dtype != torch.bool or mask.shape != (batch, keys.shape[2]):
             expected = f"mask bool [{batch}, {keys.shape[2]}]"
             refuse(op, expected, f"{mask.dtype} {list(mask.shape)}")
-        if mask.device != query.device:
-            check_same_device(op, query=query, mask=mask)
+        if mask.device != like.device:
+            check_same_device(op, query=like, mask=mask)
 
 
-def _check_like(op: str, name: str, tensor: Tensor, query: Tensor) -> None:
+def check_rotary(op: str, like: Tensor, rotary: Sequence[Tensor], width: int) -> None:
+    """Refuse what is not cosine and sine [B, D] for heads of D features, in dtype of like [B, ...].
+
+    Raises:
+        ValueError, TypeError: says what does not fit.
+    """
+    for index, tensor in enumerate(rotary):
+        _check_like(op, f"rotary[{index}]", tensor, like)
+        if tensor.shape != (like.shape[0], width):
+            refuse(op, f"rotary[{index}] {[like.shape[0], width]}", list(tensor.shape))
+    if width % 2:
+        refuse(op, "an even D to rotate", width)
+
+
+def _check_like(op: str, name: str, tensor: Tensor, like: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
-    if tensor.dtype != query.dtype:
-        raise TypeError(f"{op}: expected {name} in {query.dtype} like query, got {tensor.dtype}")
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{op}: expected {name} in {like.dtype} like query, got {tensor.dtype}")
     if tensor.dtype not in FLOATS:
         raise TypeError(f"{op}: expected {name} in bf16, fp16 or fp32, got {tensor.dtype}")
-    if tensor.device != query.device:
-        check_same_device(op, query=query, **{name: tensor})
+    if tensor.device != like.device:
+        check_same_device(op, query=like, **{name: tensor})

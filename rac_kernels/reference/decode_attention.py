@@ -46,7 +46,7 @@ def decode_attention(
 
 
 def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """x [B, heads, D] rotated by cosine and sine [B, D]."""
+    """Rotate x [B, heads, D] by cosine and sine [B, D]."""
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return x * cosine[:, None] + turned * sine[:, None]

@@ -1,0 +1,79 @@
+"""Whole decoder layers of a decode step, in C++."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rac_kernels._native.capture import ring_addresses
+from rac_kernels._native.linear import shared_weight
+from rac_kernels._native.loading import CPU, DTYPES, load, threads
+from rac_kernels.capture import Ring
+from rac_kernels.packed import Packed2to4, PackedBitmap
+
+Weight = Tensor | Packed2to4 | PackedBitmap
+
+
+class NativeLayer:
+    """What the kernels read of a layer: `layer` has addresses in `kept`.
+
+    Args:
+        norms: weight and eps of the norms before attention and MLP, of queries and of keys; None
+            for the last two where there are none.
+        linears: weight and bias of q, k and v joined, of o, of gate and up joined, of down.
+        sizes: key/value heads, query heads to each, features of a head.
+        scaling: of scores.
+    """
+
+    def __init__(
+        self,
+        norms: list[tuple[Tensor, float] | None],
+        linears: list[tuple[Weight, Tensor | None]],
+        sizes: tuple[int, int, int],
+        scaling: float,
+    ) -> None:
+        self.kept: list[Any] = [norms, linears]
+        joined = [self._linear(weight, bias) for weight, bias in linears]
+        first = norms[0]
+        assert first is not None
+        addresses = [(0, 0.0) if norm is None else (norm[0].data_ptr(), norm[1]) for norm in norms]
+        dtype = DTYPES[first[0].dtype]
+        self.layer = load(CPU).DecoderLayer(addresses, joined, *sizes, scaling, dtype)
+
+    def _linear(self, weight: Weight, bias: Tensor | None) -> tuple[Any, int, bool]:
+        shared = shared_weight(weight)
+        bias = None if bias is None else bias.detach().float().contiguous()
+        self.kept += [shared, bias]
+        rounds_x = isinstance(weight, Packed2to4) and weight.dtype == torch.float8_e4m3fn
+        return shared.weight, 0 if bias is None else bias.data_ptr(), rounds_x
+
+    def step(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        rings: list[Ring | None],
+    ) -> Tensor:
+        """The layer's output [B, C] of x [B, C], contiguous; a cosine and sine row each, [B, D]."""
+        y = torch.empty_like(x)
+        cosine, sine = rotary
+        self.layer.step(
+            x.data_ptr(),
+            y.data_ptr(),
+            cosine.data_ptr(),
+            sine.data_ptr(),
+            cosine.stride(0),
+            keys.data_ptr(),
+            keys.stride()[:3],
+            values.data_ptr(),
+            values.stride()[:3],
+            0 if mask is None else mask.data_ptr(),
+            0 if mask is None else mask.stride(0),
+            x.shape[0],
+            keys.shape[2],
+            threads(),
+            [ring_addresses(ring) for ring in rings],
+        )
+        return y
