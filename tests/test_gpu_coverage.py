@@ -181,8 +181,9 @@ SHARED = {"capturing.py": "pytest.mark.gpu", "nucleus.py": "pytest.mark.gpu"}
 
 
 def test_every_public_op_is_covered():
-    # linear_dense is torch's product on a GPU
-    assert set(COVERED) == set(ops.__all__) - {"native_status", "linear_status", "linear_dense"}
+    # linear_dense is torch's product on a GPU, DecoderLayer is for CPUs
+    elsewhere = {"native_status", "linear_status", "linear_dense", "DecoderLayer"}
+    assert set(COVERED) == set(ops.__all__) - elsewhere
 
 
 @pytest.mark.parametrize("op", COVERED)

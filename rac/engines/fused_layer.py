@@ -19,6 +19,7 @@ from rac_kernels import CaptureBuffer, DecoderLayer
 
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 KINDS = (FusedNorm, FusedAttention, FusedNorm, FusedMLP)
+HEAD_NORMS = ("q_norm", "k_norm")
 LINEARS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
 
 
@@ -28,15 +29,8 @@ class FusedLayer:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.own = module, module.forward
         self.parts = [getattr(module, name).forward for name in PARTS]
-        attention, mlp = module.self_attn, module.mlp
-        owners = (attention, attention, mlp, mlp)
-        self.linears = [
-            [getattr(owner, name) for name in names]
-            for owner, names in zip(owners, LINEARS, strict=True)
-        ]
-        inner = [m for m in module.modules() if m is not module]
-        self.hooks = [hooks for m in inner for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self.held: list[tuple] = []
+        self.hooks: list[dict] = []
         self.layer: DecoderLayer | None = None
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -48,30 +42,35 @@ class FusedLayer:
         return self.own(hidden_states, *args, **kwargs)
 
     def ready(self, hidden_states: Tensor, **kwargs: Any) -> bool:
-        """Whether this is a decode step, no hook looks inside, and the weights are those held."""
-        if torch.is_grad_enabled() or any(self.hooks):
-            return False
-        if not is_decode_step(hidden_states=hidden_states, **kwargs):
+        """Whether this is a decode step, no hook looks inside, and the layer can be one call."""
+        if torch.is_grad_enabled() or not is_decode_step(hidden_states=hidden_states, **kwargs):
             return False
         now = self._weights()
         if now != self.held:
             self.layer, self.held = self._build(), now
+            inner = [m for m in self.module.modules() if m is not self.module]
+            self.hooks = [h for m in inner for h in (m._forward_hooks, m._forward_pre_hooks)]
         layer = self.layer
-        dtype = hidden_states.dtype
-        return layer is not None and dtype == layer.dtype and layer.prefers(hidden_states.shape[0])
+        if layer is None or any(self.hooks):
+            return False
+        return hidden_states.dtype == layer.dtype and layer.prefers(hidden_states.shape[0])
 
     def _weights(self) -> list[tuple]:
-        """What tells a weight from another, or from what it was before."""
-        held = [(part.module.weight.data_ptr(), part) for part in self.parts[::2]]
-        for module in (module for joined in self.linears for module in joined):
-            bias = module._parameters.get("bias")
-            weight = module._parameters.get("weight")
-            held.append(
-                (
-                    vars(module).get("_packed") if weight is None else weight.data_ptr(),
-                    None if bias is None else bias.data_ptr(),
-                )
-            )
+        """What tells modules and their weights from others, or from what they were before."""
+        own = self.module._modules
+        norm, attention, mlp_norm, mlp = (own[name] for name in PARTS)
+        held = [(x, vars(x).get("forward"), x.weight.data_ptr()) for x in (norm, mlp_norm)]
+        held += [(x, vars(x).get("forward"), 0) for x in (attention, mlp)]
+        for name in HEAD_NORMS:
+            x = attention._modules.get(name)
+            held.append((x, None if x is None else x.weight.data_ptr()))
+        for owner, names in zip((attention, attention, mlp, mlp), LINEARS, strict=True):
+            for name in names:
+                module = owner._modules[name]
+                bias, weight = (module._parameters.get(k) for k in ("bias", "weight"))
+                packed = vars(module).get("_packed")
+                address = None if weight is None else weight.data_ptr()
+                held.append((module, packed, address, None if bias is None else bias.data_ptr()))
         return held
 
     def _build(self) -> DecoderLayer | None:
@@ -79,14 +78,18 @@ class FusedLayer:
         if [getattr(self.module, name).forward for name in PARTS] != self.parts:
             return None
         attention = self.module.self_attn
-        joined = [_joined(modules) for modules in self.linears]
+        owners = (attention, attention, self.module.mlp, self.module.mlp)
+        joined = [
+            _joined([getattr(owner, name) for name in names])
+            for owner, names in zip(owners, LINEARS, strict=True)
+        ]
         if None in joined:
             return None
         norms = [(part.module.weight, part.module.variance_epsilon) for part in self.parts[::2]]
         qkv, output, gate_up, down = joined
         normed = {}
         if hasattr(attention, "q_norm"):
-            for name in ("q_norm", "k_norm"):
+            for name in HEAD_NORMS:
                 norm = getattr(attention, name)
                 if not isinstance(norm.forward, FusedNorm):
                     return None
