@@ -79,7 +79,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
     check_stack(op, weights, masks)
     for index, each in enumerate(weights):
         given = None if masks is None else masks[index]
-        check_sparsegpt(op, each, factor.upper, pattern, block_size, given)
+        check_sparsegpt(op, each, factor, pattern, block_size, given)
     chosen = choose(
         op,
         impl,
