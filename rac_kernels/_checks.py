@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
 
+from rac_kernels.factor import HessianFactor
 from rac_kernels.pattern import Pattern
 
 if TYPE_CHECKING:
@@ -20,6 +22,38 @@ def refuse(op: str, expected: object, got: object) -> NoReturn:
     raise ValueError(f"{op}: expected {expected}, got {got}")
 
 
+def check_tensor(
+    op: str, name: str, tensor: Tensor, dtypes: tuple[torch.dtype, ...] | None = None
+) -> None:
+    """Refuse what is not a tensor with data, of one of ``dtypes`` if asked."""
+    if not isinstance(tensor, Tensor):
+        got = type(tensor).__name__
+        if got == "PackedTriangle":  # its module imports this one
+            got += "; pass what its unpack() returns"
+        raise TypeError(f"{op}: expected a tensor for {name}, got {got}")
+    if dtypes is not None and tensor.dtype not in dtypes:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{op}: expected {name} in {names}, got {tensor.dtype}")
+    if tensor.is_meta:
+        refuse(op, f"{name} with data", "a tensor on the meta device")
+
+
+def check_integer(op: str, name: str, value: int, least: int | None = None) -> None:
+    """Refuse what is not an integer, or below ``least``."""
+    if not isinstance(value, Integral):
+        kind = type(value).__name__
+        raise TypeError(f"{op}: expected an integer for {name}, got {kind} {value!r}")
+    if least is not None and value < least:
+        refuse(op, f"{name} >= {least}", value)
+
+
+def check_number(op: str, name: str, value: float) -> None:
+    """Refuse what is not a real number."""
+    if not isinstance(value, Real):
+        kind = type(value).__name__
+        raise TypeError(f"{op}: expected a number for {name}, got {kind} {value!r}")
+
+
 def check_matrix(
     op: str,
     name: str,
@@ -30,19 +64,13 @@ def check_matrix(
     shape: tuple[int, int] | None = None,
 ) -> None:
     """Refuse what is not a dense matrix of one of ``dtypes``, square or of ``shape`` if asked."""
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
-    if tensor.dtype not in dtypes:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise TypeError(f"{op}: expected {name} in {names}, got {tensor.dtype}")
+    check_tensor(op, name, tensor, dtypes)
     if tensor.ndim != 2:
         refuse(op, f"{name} with 2 dimensions", list(tensor.shape))
     if square and tensor.shape[0] != tensor.shape[1]:
         refuse(op, f"a square {name}", list(tensor.shape))
     if shape is not None and tuple(tensor.shape) != shape:
         refuse(op, f"{name} {list(shape)}", list(tensor.shape))
-    if tensor.is_meta:
-        refuse(op, f"{name} with data", "a tensor on the meta device")
 
 
 def check_pattern(op: str, pattern: Pattern, columns: int, block_size: int | None = None) -> None:
@@ -66,6 +94,7 @@ def check_same_device(op: str, **tensors: Tensor) -> None:
 
 def check_hessian_diagonal(op: str, weight: Tensor, diagonal: Tensor) -> None:
     """Refuse what is not the diagonal [C] of an H for ``weight`` [R, C]."""
+    check_tensor(op, "hessian_diagonal", diagonal)
     if diagonal.shape != weight.shape[1:]:
         refuse(op, f"hessian_diagonal [{weight.shape[1]}]", list(diagonal.shape))
     check_same_device(op, weight=weight, hessian_diagonal=diagonal)
@@ -89,6 +118,7 @@ def check_hessian_accumulate(
         refuse(op, "x with a unit last stride", f"strides {x.stride()} of {list(x.shape)}")
     check_same_device(op, hessian=hessian, x=x)
     if row_weight is not None:
+        check_tensor(op, "row_weight", row_weight)
         if row_weight.shape != x.shape[:-1]:
             refuse(op, f"row_weight {list(x.shape[:-1])}", list(row_weight.shape))
         check_same_device(op, hessian=hessian, row_weight=row_weight)
@@ -147,6 +177,8 @@ def check_capture(op: str, buffer: "CaptureBuffer", x: Tensor, active: Tensor | 
 
 def check_factor_hessian(op: str, hessian: Tensor, damping: float, max_damping: float) -> None:
     """Refuse what cannot be a sum of x x^T, and damping out of range."""
+    check_number(op, "damping", damping)
+    check_number(op, "max_damping", max_damping)
     if not 0 <= damping <= max_damping < math.inf:
         refuse(op, "0 <= damping <= max_damping", f"damping={damping}, max_damping={max_damping}")
     check_hessian(op, hessian)
@@ -180,20 +212,26 @@ def check_stack(op: str, weights: list[Tensor], masks: Sequence[Tensor] | None) 
 def check_sparsegpt(
     op: str,
     weight: Tensor,
-    upper: Tensor,
+    factor: HessianFactor,
     pattern: Pattern | None,
     block_size: int,
     mask: Tensor | None,
 ) -> None:
     """Refuse a factor, pattern or mask that does not fit the weight."""
     check_matrix(op, "weight", weight, FLOATS)
-    rows, columns = weight.shape
+    if not isinstance(factor, HessianFactor):
+        got = type(factor).__name__
+        raise TypeError(f"{op}: expected a HessianFactor from factor_hessian, got {got}")
+    (rows, columns), upper, dead = weight.shape, factor.upper, factor.dead
+    check_tensor(op, "factor.upper", upper, (torch.float32,))
+    check_tensor(op, "factor.dead", dead, (torch.bool,))
     if tuple(upper.shape) != (columns, columns):
         expected = f"a factor [{columns}, {columns}] for weight {list(weight.shape)}"
         refuse(op, expected, list(upper.shape))
-    check_same_device(op, weight=weight, factor=upper)
-    if block_size < 1:
-        refuse(op, "block_size >= 1", block_size)
+    if tuple(dead.shape) != (columns,):
+        refuse(op, f"factor.dead [{columns}]", list(dead.shape))
+    check_same_device(op, weight=weight, factor=upper, dead=dead)
+    check_integer(op, "block_size", block_size, 1)
     if pattern is None and mask is None:
         refuse(op, "a pattern or a mask", "neither")
     if pattern is not None:

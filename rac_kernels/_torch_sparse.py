@@ -105,7 +105,8 @@ def cutlass(x: Tensor, packed: Packed2to4, bias: Tensor | None) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     tokens = flat.shape[0]
     flat = pad(flat, (0, 0, 0, -tokens % TOKENS)).contiguous()
-    y = torch._sparse_semi_structured_mm(packed.values, packed.metadata, flat.t())
+    parts = packed.values.contiguous(), packed.metadata.contiguous()
+    y = torch._sparse_semi_structured_mm(*parts, flat.t())
     return _finish(y.t()[:tokens], x, packed, bias)
 
 

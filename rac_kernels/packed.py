@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 ROWS = {2: 32, 1: 16}  # bytes of a value -> what packed rows are padded to
 COLUMNS = {2: 32, 1: 64}  # bytes of a value -> what in_features must be a multiple of
+TAIL = 32  # zeros after the last value of a bitmap
 
 
 class _Tensors:
     """What dataclasses of tensors share."""
+
+    # Whether ops/ has seen that the parts fit each other; each object begins without.
+    _checked: ClassVar[bool] = False
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "_Tensors":
         """Apply ``function`` to every tensor: the same object with others."""

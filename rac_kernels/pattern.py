@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class Pattern:
     n:m: ``n`` of every ``m`` neighbours along in_features are **pruned**; ``sparsity`` is n / m.
 
     Raises:
+        TypeError: sparsity is no number, or n or m no integer.
         ValueError: sparsity outside 0..1, or not 0 <= n <= m with m >= 1.
     """
 
@@ -21,19 +23,23 @@ class Pattern:
 
     def __post_init__(self) -> None:
         """Refuse values that no weight matrix can satisfy."""
-        if not 0.0 <= self.sparsity <= 1.0 or math.isnan(self.sparsity):
-            raise ValueError(f"Pattern: sparsity must be in 0..1, got {self.sparsity}")
         if (self.n is None) != (self.m is None):
             raise ValueError(f"Pattern: n and m go together, got n={self.n}, m={self.m}")
         if self.m is not None:
+            if not isinstance(self.n, Integral) or not isinstance(self.m, Integral):
+                raise TypeError(f"Pattern: n and m must be integers, got {self.n!r}, {self.m!r}")
             if self.m < 1 or not 0 <= self.n <= self.m:
                 raise ValueError(
-                    f"Pattern: n:m needs 0 <= n <= m and m >= 1, got {self.n}:{self.m}"
+                    "Pattern: of every m neighbours n are pruned, 0 <= n <= m and m >= 1, "
+                    f"got {self.n}:{self.m}"
                 )
-            if self.sparsity != self.n / self.m:
-                raise ValueError(
-                    f"Pattern: {self} has sparsity {self.n / self.m}, got {self.sparsity}"
-                )
+        if not isinstance(self.sparsity, Real):
+            hint = "; Pattern.parse reads text" if isinstance(self.sparsity, str) else ""
+            raise TypeError(f"Pattern: sparsity must be a number, got {self.sparsity!r}{hint}")
+        if not 0.0 <= self.sparsity <= 1.0 or math.isnan(self.sparsity):
+            raise ValueError(f"Pattern: sparsity must be in 0..1, got {self.sparsity}")
+        if self.m is not None and self.sparsity != self.n / self.m:
+            raise ValueError(f"Pattern: {self} has sparsity {self.n / self.m}, got {self.sparsity}")
 
     @classmethod
     def parse(cls, text: "str | float | Pattern") -> "Pattern":

@@ -66,6 +66,18 @@ def test_scale_free(impl):
 
 
 @implementation
+def test_sums_whose_total_leaves_float32(impl):
+    """The diagonal's mean is finite, its sum is not; powers of two change no digit."""
+    hessian = hessian_of(activations(600, 300))
+    power = 126 - int(hessian.diagonal().max().log2())
+    power -= power % 2
+    large = hessian * 2.0**power
+    assert large.diagonal().isfinite().all() and large.diagonal().sum().isinf()
+    upper = factor_hessian(large, impl=impl).upper
+    assert torch.equal(upper, factor_hessian(hessian, impl=impl).upper * 2.0 ** (power // 2))
+
+
+@implementation
 def test_dead_columns_are_found_and_decoupled(impl):
     x = activations(200, 50)
     x[:, [0, 7, 49]] = 0

@@ -62,7 +62,7 @@ def test_parts_that_do_not_fit_each_other():
     refused(ValueError, r"values with rows in 32s and columns in 16s", values=packed.values[:, :8])
     refused(ValueError, "rows that are padded to 64, got 32", rows=32)
     refused(ValueError, "rows that are padded to 64, got 65", rows=65)
-    with pytest.raises(TypeError, match="expected a Packed2to4, got Tensor"):
+    with pytest.raises(TypeError, match="expected a Packed2to4 from pack_2to4, got Tensor"):
         unpack_2to4(packed.values)
 
 

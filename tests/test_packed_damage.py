@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rac.errors import UserError
 from rac.models import load_model
-from rac.packed.check import ordered_positions
+from rac.packed.check import ordered_positions, stored_tensors
 from rac.packed.pack import raw_bytes, sha256
 
 ROOT = Path(__file__).parent.parent
@@ -118,20 +118,97 @@ def test_every_nibble_by_hand():
         assert ordered_positions(words.view(np.uint8)) == (nibble & 3 < nibble >> 2)
 
 
+def without(entry: dict, key: str) -> dict:
+    return {name: value for name, value in entry.items() if name != key}
+
+
 def test_a_config_that_names_what_is_not_there(packed):
     path = packed / "config.json"
     config = json.loads(path.read_text())
     linears = config["quantization_config"]["linears"]
+    up = linears[NAME]
+
+    def changed(**keys) -> dict:
+        return {"linears": linears | {NAME: up | keys}}
+
     for change, message in [
         ({"version": 2}, "packed format 2 is not 1"),
+        ({"version": None}, "config.json has no version of the packed format"),
+        ({"linears": None}, "config.json names no packed linears"),
+        (
+            {"linears": without(linears, NAME)},
+            f"{NAME}.weight_metadata belongs to no packed linear",
+        ),
+        ({"linears": linears | {NAME: 7}}, f"has no format of the packed linear {NAME}"),
+        (
+            {"linears": linears | {NAME: without(up, "sha256")}},
+            f"no sha256 of the packed .* {NAME}",
+        ),
+        (changed(sha256=without(up["sha256"], "values")), f"no sha256 of {NAME}.weight_values"),
+        (changed(shape=[64]), rf"expected shape \[R, C\] of {NAME}, got \[64\]"),
+        (changed(shape=[64, -1]), rf"expected shape \[R, C\] of {NAME}, got"),
+        (changed(shape="64"), f"has no shape of the packed linear {NAME}"),
+        (changed(dtype="I4"), "unknown dtype 'I4'"),
+        ({"rotation": "hadamard"}, "config.json has rotation of a newer packed format"),
         ({"linears": linears | {NAME: linears[NAME] | {"format": "1:8"}}}, "unknown packed format"),
         ({"linears": linears | {NAME: linears[NAME] | {"shape": [48, 64]}}}, NAME),
-        ({"linears": {"model.layers.9.x": linears[NAME]}}, "model.layers.9.x"),
+        ({"linears": linears | {"model.layers.9.x": up}}, "tensor model.layers.9.x.* is missing"),
     ]:
-        changed = config | {"quantization_config": config["quantization_config"] | change}
-        path.write_text(json.dumps(changed))
+        written = config | {"quantization_config": config["quantization_config"] | change}
+        path.write_text(json.dumps(written))
         with pytest.raises(ValueError, match=message):
             AutoModelForCausalLM.from_pretrained(packed)
+    path.write_text(json.dumps(config))
+    AutoModelForCausalLM.from_pretrained(packed)
+
+
+@pytest.mark.parametrize("dense", ["model.embed_tokens.weight", "model.norm.weight"])
+def test_tensors_that_stayed_dense(dense, packed, rac):
+    """One bit of the file, not of a tensor that is then written with its checksums."""
+    file = packed / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[stored_tensors([file])[dense].start + 3] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{dense} is damaged: its checksum is not"):
+        AutoModelForCausalLM.from_pretrained(packed)
+    assert f"{dense} is damaged" in refused(rac, {"model": packed, "quiet": True}, "eval")
+    damage(packed, dense, lambda tensor: None)
+    with pytest.raises(ValueError, match=f"the tensor {dense} is missing"):
+        AutoModelForCausalLM.from_pretrained(packed)
+
+
+def test_checkpoints_without_checksums_of_dense_tensors_load(packed, tmp_path):
+    """Those that were packed before there were any, and those that a cast or training changed."""
+    path = packed / "config.json"
+    config = json.loads(path.read_text())
+    assert len(config["quantization_config"].pop("tensors")) == 9
+    model = AutoModelForCausalLM.from_pretrained(packed)
+    path.write_text(json.dumps(config))
+    AutoModelForCausalLM.from_pretrained(packed)
+    model.to(torch.float32).save_pretrained(tmp_path / "saved")
+    AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entry: entry.pop("data_offsets"),
+        lambda entry: entry.pop("shape"),
+        lambda entry: entry.update(data_offsets=[8]),
+        lambda entry: entry.update(data_offsets=[-8, 8]),
+        lambda entry: entry.update(shape=["R", 8]),
+    ],
+)
+def test_a_header_that_says_nothing_sound_of_a_tensor(change, packed):
+    file = packed / "model.safetensors"
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    change(header[f"{NAME}.weight_values"])
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    with pytest.raises(ValueError, match=f"{file}: damaged header of the tensor {NAME}"):
+        stored_tensors([file])
 
 
 def test_a_state_dict_is_not_a_packed_checkpoint(packed):

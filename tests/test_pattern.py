@@ -46,6 +46,15 @@ def test_parse_refuses_out_of_range(text):
         Pattern.parse(text)
 
 
+def test_fields_of_the_wrong_kind_are_named():
+    with pytest.raises(TypeError, match="n and m must be integers, got 2.0, 4.0"):
+        Pattern(0.5, 2.0, 4.0)
+    with pytest.raises(TypeError, match="sparsity must be a number, got '0.5'; Pattern.parse rea"):
+        Pattern("0.5")
+    with pytest.raises(ValueError, match="0 <= n <= m and m >= 1, got 5:4"):
+        Pattern.parse("5:4")
+
+
 def test_fields_must_agree():
     with pytest.raises(ValueError, match="2:4 has sparsity 0.5, got 0.3"):
         Pattern(0.3, 2, 4)

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from conftest import CONTEXT, arguments, refused, save_source
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rac import plan, run_checks
@@ -116,6 +117,30 @@ def test_activations_that_overflow(rac, base, tmp_path):
         rac, base | {"model": source}
     )
     assert not base["out"].exists()
+
+
+def test_a_hessian_that_is_indefinite(rac, base, tmp_path):
+    """As no sum of x x^T is: the layer and the pivot are named, and both runs stay as they were."""
+    kept, run = tmp_path / "kept", tmp_path / "run"
+    assert rac(*arguments(base | {"out": kept, "keep-hessians": True}))[0] == 0
+    file = kept / "state" / "hessians.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    name = next(n for n in tensors if "layers.1" in n and "down_proj" in n)
+    tensors[name][1] = 1e6 * tensors[name].abs().max()  # above the diagonal: never read
+    tensors[name][48] = 1e6 * tensors[name].abs().max()  # H_10, of 48 columns
+    save_file(tensors, file, metadata)
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    line = refused(rac, base | {"out": run, "hessians": kept})
+    assert f"cannot prune {name}: factor_hessian: H [48, 48] is not positive definite" in line
+    assert "the pivot of column 0 is -" in line
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+    assert not (run / "model").exists()
+    assert refused(rac, base | {"out": run, "hessians": kept}) == line
+    # what was solved before it is whole
+    solved = sorted((run / "state" / "layers").glob("*.safetensors"))
+    assert [path.name for path in solved] == ["0000.safetensors"] and len(load_file(solved[0])) == 7
 
 
 def test_traces_of_another_vocabulary(rac, base, source_of, tmp_path):

@@ -6,8 +6,9 @@ are refused before anything is loaded.
 
 import hashlib
 import json
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
@@ -29,6 +30,7 @@ DTYPES = {
     "I64": torch.int64,
     "U8": torch.uint8,
 }
+PACKED = re.compile(r"\.weight_(values|metadata|bitmap|offsets|scale)$")
 ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
 
 
@@ -53,7 +55,8 @@ def stored_tensors(files: Sequence[str | Path]) -> dict[str, Stored]:
     """Every tensor of safetensors files, by name.
 
     Raises:
-        ValueError: a file is not safetensors, or ends before a tensor does (names it).
+        ValueError: a file is not safetensors, its header says nothing sound of a tensor, or it ends
+            before a tensor does (names it).
     """
     found = {}
     for file in map(Path, files):
@@ -68,21 +71,50 @@ def stored_tensors(files: Sequence[str | Path]) -> dict[str, Stored]:
             raise ValueError(f"{file} has no complete safetensors header; copy it again")
         for name, entry in header.items():
             if name != "__metadata__":
-                start, end = (8 + length + offset for offset in entry["data_offsets"])
+                try:
+                    start, end = (8 + length + offset for offset in entry["data_offsets"])
+                    dtype, shape = entry["dtype"], tuple(map(int, entry["shape"]))
+                    sound = 8 + length <= start <= end
+                except (KeyError, TypeError, ValueError):
+                    sound = False
+                if not sound:
+                    raise ValueError(f"{file}: damaged header of the tensor {name}; copy it again")
                 if end > size:
                     raise ValueError(f"{file} ends inside the tensor {name}; copy it again")
-                shape = tuple(entry["shape"])
-                found[name] = Stored(file, entry["dtype"], shape, start, end - start)
+                found[name] = Stored(file, dtype, shape, start, end - start)
     return found
+
+
+def check_entries(linears: dict[str, dict[str, Any]]) -> None:
+    """Refuse what config.json says of packed linears where it lacks something.
+
+    Raises:
+        ValueError: names the linear, and what its entry lacks.
+    """
+    again = "copy config.json again, or pack the model again"
+    if not isinstance(linears, dict):
+        raise ValueError(f"config.json names no packed linears; {again}")
+    for name, entry in linears.items():
+        for key, kind in (("format", str), ("dtype", str), ("shape", list), ("sha256", dict)):
+            if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+                raise ValueError(f"config.json has no {key} of the packed linear {name}; {again}")
+        shape = entry["shape"]
+        if len(shape) != 2 or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise ValueError(f"config.json: expected shape [R, C] of {name}, got {shape}; {again}")
+        for part in expected_parts(entry):
+            if not isinstance(entry["sha256"].get(part), str):
+                raise ValueError(f"config.json has no sha256 of {name}.weight_{part}; {again}")
 
 
 def expected_parts(entry: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and shape of each part of a packed linear; the count of a bitmap's values is -1.
 
     Raises:
-        ValueError: a format that this version does not know.
+        ValueError: a format or dtype that this version does not know.
     """
     kind, dtype, (rows, columns) = entry["format"], entry["dtype"], entry["shape"]
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r} of packed values; it is from a newer rac")
     if kind == "2:4":
         padded = -(-rows // 32) * 32
         metadata = ("I16", (padded, columns // 16))
@@ -103,26 +135,48 @@ def check_linears(tensors: dict[str, Stored], linears: dict[str, dict[str, Any]]
 
     Args:
         tensors: from `stored_tensors`.
-        linears: name -> {"format", "dtype", "shape", "sha256": {part: hex}} as in config.json.
+        linears: name -> {"format", "dtype", "shape", "sha256": {part: hex}} as in config.json,
+            after `check_entries`.
 
     Raises:
-        ValueError: names the tensor that is missing, has another shape, dtype or checksum, or holds
-            positions that no packing makes.
+        ValueError: names the tensor that is missing, belongs to no linear, has another shape, dtype
+            or checksum, or holds positions that no packing makes.
     """
     parts = [
-        (f"{name}.weight_{part}", want, entry["sha256"].get(part))
+        (f"{name}.weight_{part}", want, entry["sha256"][part])
         for name, entry in linears.items()
         for part, want in expected_parts(entry).items()
     ]
+    unclaimed = {name for name in tensors if PACKED.search(name)} - {part[0] for part in parts}
+    if unclaimed:  # the linear would be left as it was initialized
+        raise ValueError(
+            f"{min(unclaimed)} belongs to no packed linear of config.json; copy that file again"
+        )
     for tensor, (dtype, shape), _ in parts:
         _check_header(tensor, tensors.get(tensor), dtype, shape)
-    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
-        digests = pool.map(lambda part: sha256(tensors[part[0]].read()), parts)
-        for (tensor, _, digest), found in zip(parts, digests, strict=True):
-            if found != digest:
-                raise ValueError(f"{tensor} is damaged: its checksum is not that of config.json")
+    check_sums(tensors, {tensor: digest for tensor, _, digest in parts})
     for name, entry in linears.items():
         _check_positions(name, entry, tensors)
+
+
+def check_sums(tensors: dict[str, Stored], sums: dict[str, str]) -> None:
+    """Refuse tensors that are missing, or whose checksum is not that in `sums`, by name.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    missing = sums.keys() - tensors.keys()
+    if missing:
+        raise ValueError(f"the tensor {min(missing)} is missing; copy the checkpoint again")
+    for (name, digest), found in zip(sums.items(), sums_of(tensors, sums), strict=True):
+        if found != digest:
+            raise ValueError(f"{name} is damaged: its checksum is not that of config.json")
+
+
+def sums_of(tensors: dict[str, Stored], names: Iterable[str]) -> list[str]:
+    """The checksum of each of the tensors in `names`."""
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter's lock
+        return list(pool.map(lambda name: sha256(tensors[name].read()), names))
 
 
 def _check_header(name: str, found: Stored | None, dtype: str, shape: tuple[int, ...]) -> None:

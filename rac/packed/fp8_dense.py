@@ -1,5 +1,6 @@
 """Every linear dense in fp8, zeros included, as compressed-tensors writes it and vLLM serves it."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class Fp8Dense:
         self.summary.count(KIND, weight.nbytes, values.nbytes + scale.nbytes)
         return {"weight": values, "weight_scale": scale}
 
-    def quantization_config(self) -> dict[str, Any]:
+    def quantization_config(self, folder: Path) -> dict[str, Any]:
         """The scheme that compressed-tensors calls FP8_DYNAMIC."""
         return {
             "quant_method": "compressed-tensors",

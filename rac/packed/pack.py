@@ -10,7 +10,7 @@ from torch import Tensor
 from rac.errors import UserError
 from rac.files import replace_directory, require_disk, write_json
 from rac.models import linears, resolve_model
-from rac.packed.check import DTYPES, sha256
+from rac.packed.check import DTYPES, sha256, stored_tensors, sums_of
 from rac.packed.fp8_dense import Fp8Dense
 from rac.packed.linears import LINEARS
 from rac.packed.registration import QUANT_METHOD, VERSION
@@ -80,7 +80,7 @@ def _write(
         reason = next(iter(summary.left.values()))
         raise UserError(f"nothing to pack in {source.folder}: its linears are {reason}")
     summary.before = summary.after + sum(b - a for _, b, a in summary.packed.values())
-    config = source.config | {"quantization_config": transform.quantization_config()}
+    config = source.config | {"quantization_config": transform.quantization_config(folder)}
     write_json(folder / "config.json", config)
     return summary
 
@@ -115,9 +115,17 @@ class _Packer:
         self.summary.count(kind, weight.nbytes, packed.nbytes)
         return {f"weight_{part}": tensor for part, tensor in parts.items()}
 
-    def quantization_config(self) -> dict[str, Any]:
-        """What transformers finds in config.json."""
-        return {"quant_method": QUANT_METHOD, "version": VERSION, "linears": self.linears}
+    def quantization_config(self, folder: Path) -> dict[str, Any]:
+        """What transformers finds in config.json, once the tensors are in `folder`."""
+        stored = stored_tensors(sorted(folder.glob("*.safetensors")))
+        packed = {f"{n}.weight_{k}" for n, entry in self.linears.items() for k in entry["sha256"]}
+        dense = sorted(stored.keys() - packed)
+        return {
+            "quant_method": QUANT_METHOD,
+            "version": VERSION,
+            "linears": self.linears,
+            "tensors": dict(zip(dense, sums_of(stored, dense), strict=True)),
+        }
 
 
 def why_not(weight: Tensor, kind: str) -> str | None:

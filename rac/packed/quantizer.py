@@ -7,7 +7,14 @@ from torch import nn
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from rac.packed.check import DTYPES, check_linears, expected_parts, stored_tensors
+from rac.packed.check import (
+    DTYPES,
+    check_entries,
+    check_linears,
+    check_sums,
+    expected_parts,
+    stored_tensors,
+)
 from rac.packed.linears import DenseLinear, meta_linear
 from rac.packed.registration import QUANT_METHOD, VERSION
 
@@ -22,16 +29,29 @@ class PackedConfig(QuantizationConfigMixin):
         version: of the format.
         linears: name -> {"format": "2:4" | "2:4-fp8" | "bitmap", "dtype", "shape": [R, C],
             "sha256": {part: hex}}.
+        tensors: name -> sha256 of every tensor that stayed dense; empty in checkpoints of before
+            it was written, and in those that transformers has saved again.
     """
 
     def __init__(
-        self, linears: dict[str, dict], version: int = VERSION, quant_method: str = QUANT_METHOD
+        self,
+        linears: dict[str, dict] | None = None,
+        version: int | None = None,
+        tensors: dict[str, str] | None = None,
+        quant_method: str = QUANT_METHOD,
+        **newer: Any,
     ) -> None:
+        if version is None:
+            raise ValueError("config.json has no version of the packed format; copy it again")
         if version != VERSION:
             raise ValueError(f"packed format {version} is not {VERSION}; use the rac that wrote it")
+        if newer:
+            raise ValueError(f"config.json has {min(newer)} of a newer packed format; update rac")
+        check_entries(linears)
         self.quant_method = quant_method
         self.version = version
         self.linears = linears
+        self.tensors = tensors or {}
 
 
 class PackedQuantizer(HfQuantizer):
@@ -54,6 +74,7 @@ class PackedQuantizer(HfQuantizer):
         linears = self.quantization_config.linears
         tensors = stored_tensors(checkpoint_files)
         check_linears(tensors, linears)
+        check_sums(tensors, self.quantization_config.tensors)
         named: dict[str, dict] = {}
         for name, entry in linears.items():
             parts = {
@@ -65,6 +86,7 @@ class PackedQuantizer(HfQuantizer):
             named[here] = entry
         # As this model names them, and so saves them: without the base model's prefix, or with it.
         self.quantization_config.linears = named
+        self.quantization_config.tensors = {}  # a cast or a training step changes these
 
     def _process_model_after_weight_loading(self, model: "PreTrainedModel", **kwargs: Any) -> None:
         """Have the linears that stay dense multiply as fast as those that were packed."""

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from rac_kernels._native.loading import CPU, PARALLEL, load, threads
-from rac_kernels.packed import PackedBitmap
-
-_TAIL = 32  # zeros after the last value
+from rac_kernels.packed import TAIL, PackedBitmap
 
 
 def pack_bitmap(weight: Tensor) -> PackedBitmap:
@@ -17,7 +15,7 @@ def pack_bitmap(weight: Tensor) -> PackedBitmap:
     where = weight.data_ptr(), weight.stride(0), bitmap.data_ptr(), offsets.data_ptr()
     sizes = rows, columns, 1 if weight.numel() < PARALLEL else threads()
     count = load(CPU).bitmap_count(*where, 0, *sizes)
-    values = torch.empty(count + _TAIL, dtype=weight.dtype)
+    values = torch.empty(count + TAIL, dtype=weight.dtype)
     values[count:] = 0
     load(CPU).bitmap_pack(*where, values.data_ptr(), *sizes)
     return PackedBitmap(values, bitmap, offsets, columns)
@@ -27,12 +25,11 @@ def unpack_bitmap(packed: PackedBitmap) -> Tensor:
     """The dense [R, C]."""
     rows, columns = packed.shape
     dense = torch.empty(rows, columns, dtype=packed.dtype)
+    parts = [part.contiguous() for part in (packed.bitmap, packed.offsets, packed.values)]
     load(CPU).bitmap_unpack(
         dense.data_ptr(),
         columns,
-        packed.bitmap.data_ptr(),
-        packed.offsets.data_ptr(),
-        packed.values.data_ptr(),
+        *(part.data_ptr() for part in parts),
         rows,
         columns,
         1 if dense.numel() < PARALLEL else threads(),

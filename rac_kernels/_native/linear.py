@@ -19,6 +19,7 @@ class _Prepared:
 
     def __init__(self, packed: Packed2to4 | PackedBitmap) -> None:
         module = load(CPU)
+        packed = packed.map(Tensor.contiguous)
         if isinstance(packed, PackedBitmap):
             self.codes, offsets, scale = packed.bitmap, packed.offsets, None
         else:

@@ -152,7 +152,7 @@ def _weight(op: str, packed: Packed2to4 | PackedBitmap, capture: int) -> Reorder
                 f"first use of W {list(packed.shape)} in the capture; call it once before"
             )
         reorder = reorder_2to4 if isinstance(packed, Packed2to4) else reorder_bitmap
-        found = _reordered[packed] = reorder(packed)
+        found = _reordered[packed] = reorder(packed.map(Tensor.contiguous))
     return found
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 from rac_kernels._checks import (
     FLOATS,
     check_hessian,
+    check_integer,
     check_matrix,
+    check_number,
     check_pattern,
     check_same_device,
     refuse,
@@ -68,10 +70,10 @@ def alps(
         refuse(op, expected, list(hessian.shape))
     check_same_device(op, weight=weight, hessian=hessian)
     check_pattern(op, pattern, columns)
+    check_number(op, "damping", damping)
     if not 0 <= damping < math.inf:
         refuse(op, "damping >= 0", damping)
-    if max_iterations < 1:
-        refuse(op, "max_iterations >= 1", max_iterations)
+    check_integer(op, "max_iterations", max_iterations, 1)
     for name, values in (("weight", weight), ("H", hessian.tril())):
         if values.numel() and not all(bool(end.isfinite()) for end in values.aminmax()):
             refuse(op, f"a finite {name}", f"NaN or Inf in {name} {list(values.shape)}")

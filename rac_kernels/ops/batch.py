@@ -43,7 +43,7 @@ def factor_hessians(
         )
 
     jobs = [lambda h=h: factor(h) for h in hessians]
-    return _run("factor_hessians", jobs, [h.shape[-1] for h in hessians])
+    return _run("factor_hessians", jobs, [_columns(hessian) for hessian in hessians])
 
 
 def sparsegpt_batch(
@@ -80,7 +80,12 @@ def sparsegpt_batch(
     options = {"block_size": block_size, "compat": compat, "impl": impl}
     pairs = zip(weights, factors, strict=True)
     jobs = [lambda w=w, f=f: sparsegpt(w, f, pattern, **options) for w, f in pairs]
-    return _run(op, jobs, [factor.upper.shape[0] for factor in factors])
+    return _run(op, jobs, [_columns(getattr(factor, "upper", None)) for factor in factors])
+
+
+def _columns(matrix: Tensor | None) -> int:
+    """C of a matrix [C, C], 0 of what the job will refuse."""
+    return matrix.shape[-1] if isinstance(matrix, Tensor) and matrix.ndim else 0
 
 
 def _run(op: str, jobs: list[Callable[[], Result]], columns: list[int]) -> list[Result]:

@@ -6,6 +6,7 @@ from torch import Tensor
 from rac_kernels import _native
 from rac_kernels._checks import FLOATS, check_same_device, refuse
 from rac_kernels._choice import HALVES, auto_dense, choose, native_cpu, needs_backward
+from rac_kernels._linear_checks import check_bias
 from rac_kernels.reference.linear_sparse import linear_dense as reference_linear
 
 
@@ -62,8 +63,4 @@ def _check(op: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         refuse(op, f"x [..., {weight.shape[1]}] for W {list(weight.shape)}", list(x.shape))
     if x.device != weight.device:
         check_same_device(op, x=x, weight=weight)
-    if bias is not None:
-        if bias.shape != (weight.shape[0],):
-            refuse(op, f"bias [{weight.shape[0]}] for W {list(weight.shape)}", list(bias.shape))
-        if x.device != bias.device:
-            check_same_device(op, x=x, bias=bias)
+    check_bias(op, x, tuple(weight.shape), bias)

@@ -97,7 +97,8 @@ def factor_hessian(
 
     Args:
         hessian: float32 [C, C], raw sums of any scale; only the lower triangle is read.
-        damping: share of the mean diagonal (of the live columns) added to the diagonal.
+        damping: share of the mean diagonal added to the diagonal. The mean is over live columns; in
+            the published code dead ones count as 1, which depends on the scale of H.
         max_damping: where doubling stops.
         overwrite: let the factor take the memory of ``hessian``.
         impl: "auto", "reference" (LAPACK; on a GPU cuSOLVER), "native" (the CPU, and auto's choice

@@ -8,6 +8,7 @@ from torch import Tensor
 from rac_kernels import _native, linear_choice
 from rac_kernels._checks import FLOATS, check_same_device, refuse
 from rac_kernels._choice import choose, native_cpu, needs_backward
+from rac_kernels._linear_checks import check_bias, check_once
 from rac_kernels.ops.quantize import quantize_fp8_rows
 from rac_kernels.packed import Packed2to4, PackedBitmap
 from rac_kernels.reference import linear_sparse as reference_linear
@@ -38,10 +39,11 @@ def linear_2to4(
         ``x`` before a scale, and the last before the bias.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, ``impl`` cannot run, or the
+            weight is none that packing makes, which is looked at once.
     """
     op = "linear_2to4"
-    _check(op, x, packed, bias)
+    _check(op, x, packed, Packed2to4, bias)
     name = _choose_2to4(op, "2:4", impl, x, packed, bias)
     if name == "reference" or 0 in (x.numel(), packed.rows):
         return reference_linear.linear_2to4(x, packed, bias)
@@ -72,10 +74,11 @@ def linear_2to4_fp8(
         gives NaN.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, ``impl`` cannot run, or the
+            weight is none that packing makes, which is looked at once.
     """
     op = "linear_2to4_fp8"
-    _check(op, x, packed, bias)
+    _check(op, x, packed, Packed2to4, bias)
     if packed.dtype != torch.float8_e4m3fn:
         raise TypeError(f"{op}: expected a weight packed in float8_e4m3fn, got {packed.dtype}")
     name = _choose_2to4(op, "2:4-fp8", impl, x, packed, bias)
@@ -106,10 +109,11 @@ def linear_bitmap(
         [..., R] in the dtype of ``x``; sums are float32.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
+        ValueError, TypeError: shapes, dtypes or devices do not fit, ``impl`` cannot run, or the
+            weight is none that packing makes, which is looked at once.
     """
     op = "linear_bitmap"
-    _check(op, x, packed, bias)
+    _check(op, x, packed, PackedBitmap, bias)
     why_not = _native.why_not_cuda(x, packed) if x.is_cuda else native_cpu(x)
     reason = _backward(x, packed.values, bias) or why_not
     auto = () if x.is_cuda else ("native",)
@@ -180,7 +184,14 @@ def _backward(*inputs: Tensor | None) -> str | None:
     return needs_backward(*(x for x in inputs if x is not None))
 
 
-def _check(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> None:
+def _check(
+    op: str,
+    x: Tensor,
+    packed: Packed2to4 | PackedBitmap,
+    kind: type[Packed2to4] | type[PackedBitmap],
+    bias: Tensor | None,
+) -> None:
+    check_once(op, packed, kind)
     rows, columns = packed.shape
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: expected a tensor for x, got {type(x).__name__}")
@@ -190,8 +201,4 @@ def _check(op: str, x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor |
         refuse(op, f"x [..., {columns}] for W {[rows, columns]}", list(x.shape))
     if x.device != packed.values.device:  # naming the devices takes longer than a small product
         check_same_device(op, x=x, packed=packed.values)
-    if bias is not None:
-        if bias.shape != (rows,):
-            refuse(op, f"bias [{rows}] for W {[rows, columns]}", list(bias.shape))
-        if x.device != bias.device:
-            check_same_device(op, x=x, bias=bias)
+    check_bias(op, x, (rows, columns), bias)

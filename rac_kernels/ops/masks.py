@@ -6,6 +6,7 @@ from rac_kernels import _native
 from rac_kernels._checks import (
     FLOATS,
     check_hessian_diagonal,
+    check_integer,
     check_matrix,
     check_pattern,
     refuse,
@@ -101,8 +102,7 @@ def select_mask(
     check_matrix(op, "scores", scores, FLOATS)
     if per not in ("row", "block", "layer"):
         refuse(op, "per 'row', 'block' or 'layer'", repr(per))
-    if block_size < 1:
-        refuse(op, "block_size >= 1", block_size)
+    check_integer(op, "block_size", block_size, 1)
     chosen = _check_and_choose(op, scores, pattern, per, block_size, impl)
     if chosen == "triton":
         return _triton_mask(op, scores, pattern, per, block_size, "value", prune=False)[1]

@@ -4,20 +4,23 @@ import torch
 from torch import Tensor
 
 from rac_kernels import _native
-from rac_kernels._checks import (
-    check_hessian_diagonal,
-    check_matrix,
-    check_same_device,
-    refuse,
-)
+from rac_kernels._checks import check_hessian_diagonal, check_matrix, refuse
 from rac_kernels._choice import choose, native_cpu, native_packing
-from rac_kernels.packed import COLUMNS, ROWS, Packed2to4, PackedBitmap
+from rac_kernels._linear_checks import (
+    HALVES,
+    PACKABLE,
+    check_bits,
+    check_kind,
+    check_parts_2to4,
+    check_parts_bitmap,
+    check_scale,
+    refuse_row,
+)
+from rac_kernels.packed import COLUMNS, Packed2to4, PackedBitmap
 from rac_kernels.reference import mask_and_pack_2to4 as reference_masked
 from rac_kernels.reference import pack_2to4 as reference_2to4
 from rac_kernels.reference import pack_bitmap as reference_bitmap
 
-HALVES = (torch.bfloat16, torch.float16)
-PACKABLE = (*HALVES, torch.int8, torch.float8_e4m3fn)
 _BOTH = {"reference", "native"}
 
 
@@ -28,7 +31,7 @@ def pack_2to4(weight: Tensor, *, scale: Tensor | None = None, impl: str = "auto"
         weight: bf16, fp16, int8 or fp8_e4m3 [R, C], at most two non-zeros in every four neighbours
             of a row; C a multiple of 32 (of 64 for 8-bit values), because CUTLASS pairs the columns
             of metadata. -0.0 is packed as 0.0.
-        scale: float32 [R] to keep beside it, see :class:`Packed2to4`.
+        scale: float32 [R] without NaN to keep beside it, see :class:`Packed2to4`.
         impl: "auto", "reference", "native" (the CPU or a GPU, and auto's choice there).
 
     Raises:
@@ -40,7 +43,7 @@ def pack_2to4(weight: Tensor, *, scale: Tensor | None = None, impl: str = "auto"
     op = "pack_2to4"
     _check_packable(op, weight, PACKABLE)
     if scale is not None:
-        _check_scale(op, scale, weight)
+        check_scale(op, scale, weight.shape[0], weight)
     if choose(op, impl, _BOTH, native_packing(weight)) == "native":
         packed, found = _native.pack_2to4(weight, scale)
     else:
@@ -99,14 +102,15 @@ def unpack_2to4(packed: Packed2to4, *, impl: str = "auto") -> Tensor:
             corrupted: the positions of a group are not two ascending ones (names the first row).
     """
     op = "unpack_2to4"
-    _check_packed(op, packed)
+    check_kind(op, packed, Packed2to4)
+    check_parts_2to4(op, packed)
     if choose(op, impl, _BOTH, native_packing(packed.values)) == "native":
         weight, row = _native.unpack_2to4(packed)
     else:
         row = reference_2to4.first_corrupted_row(packed)
         weight = None if row is not None else reference_2to4.unpack_2to4(packed)
     if row is not None:
-        refuse(op, "two ascending positions in every group", f"corrupted metadata in row {row}")
+        refuse_row(op, row)
     return weight
 
 
@@ -122,28 +126,6 @@ def _check_packable(op: str, weight: Tensor, dtypes: tuple[torch.dtype, ...]) ->
         refuse(op, f"in_features that are a multiple of {multiple} for {dtype}", weight.shape[1])
 
 
-def _check_scale(op: str, scale: Tensor, weight: Tensor) -> None:
-    if scale.shape != weight.shape[:1] or scale.dtype != torch.float32:
-        refuse(op, f"scale float32 [{weight.shape[0]}]", f"{scale.dtype} {list(scale.shape)}")
-    check_same_device(op, weight=weight, scale=scale)
-
-
-def _check_packed(op: str, packed: Packed2to4) -> None:
-    if not isinstance(packed, Packed2to4):
-        raise TypeError(f"{op}: expected a Packed2to4, got {type(packed).__name__}")
-    check_matrix(op, "values", packed.values, PACKABLE)
-    size, (padded, half) = packed.values.element_size(), packed.values.shape
-    if padded % ROWS[size] or half == 0 or 2 * half % COLUMNS[size]:
-        tiles = f"rows in {ROWS[size]}s and columns in {COLUMNS[size] // 2}s"
-        refuse(op, f"values with {tiles}", list(packed.values.shape))
-    if not padded - ROWS[size] < packed.rows <= padded:
-        refuse(op, f"rows that are padded to {padded}", packed.rows)
-    words = torch.int16 if size == 2 else torch.int32
-    shape = (padded, half // (4 * words.itemsize))
-    check_matrix(op, "metadata", packed.metadata, (words,), shape=shape)
-    check_same_device(op, values=packed.values, metadata=packed.metadata)
-
-
 def pack_bitmap(weight: Tensor, *, impl: str = "auto") -> PackedBitmap:
     """Pack an unstructured sparse weight: its non-zeros and one bit a weight.
 
@@ -156,7 +138,7 @@ def pack_bitmap(weight: Tensor, *, impl: str = "auto") -> PackedBitmap:
     """
     op = "pack_bitmap"
     check_matrix(op, "weight", weight, HALVES)
-    if choose(op, impl, {"reference", "native"}, native_cpu(weight)) == "reference":
+    if choose(op, impl, _BOTH, native_cpu(weight)) == "reference":
         return reference_bitmap.pack_bitmap(weight)
     by_rows = weight.stride(1) == 1 and weight.stride(0) >= weight.shape[1]
     return _native.pack_bitmap(weight if by_rows else weight.contiguous())
@@ -168,8 +150,14 @@ def unpack_bitmap(packed: PackedBitmap, *, impl: str = "auto") -> Tensor:
     Args:
         packed: from :func:`pack_bitmap`.
         impl: "auto", "reference", "native" (CPU).
+
+    Raises:
+        ValueError, TypeError: values, bitmap and offsets do not fit each other.
     """
-    available = {"reference", "native"}
-    if choose("unpack_bitmap", impl, available, native_cpu(packed.values)) == "reference":
+    op = "unpack_bitmap"
+    check_kind(op, packed, PackedBitmap)
+    check_parts_bitmap(op, packed)
+    check_bits(op, packed)
+    if choose(op, impl, _BOTH, native_cpu(packed.values)) == "reference":
         return reference_bitmap.unpack_bitmap(packed)
     return _native.unpack_bitmap(packed)

@@ -46,7 +46,8 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
         weight: bf16, fp16 or fp32 [R, C] (out_features, in_features); not changed. Or a list of
             matrices [R_i, C] of one dtype whose inputs are the same (q, k and v; gate and up): they
             share the factor and its products, and each has its own threshold.
-        factor: of the layer's Hessian [C, C], from :func:`factor_hessian`.
+        factor: of the layer's Hessian [C, C], from :func:`factor_hessian`, whose damping differs
+            from the published code's where columns are dead.
         pattern: unstructured prunes ``round(numel * s)`` of every [R, block_size] block, ties by
             lowest index; n:m prunes n of every m of a row, chosen on the updated weights.
             None: prune to ``mask``.
@@ -79,7 +80,7 @@ def sparsegpt(weight, factor, pattern, *, block_size=128, compat=False, mask=Non
     check_stack(op, weights, masks)
     for index, each in enumerate(weights):
         given = None if masks is None else masks[index]
-        check_sparsegpt(op, each, factor.upper, pattern, block_size, given)
+        check_sparsegpt(op, each, factor, pattern, block_size, given)
     chosen = choose(
         op,
         impl,

@@ -28,11 +28,12 @@ def factor_hessian(
     """Factor the lower triangle of ``hessian`` [C, C], damping more whenever that fails.
 
     A dead column is decoupled from all others, so the diagonal it gets (the mean) changes nothing
-    else; the mean is taken over the live ones, which keeps the result free of H's scale.
+    else; the mean is taken over the live ones, which keeps the result free of H's scale. It is
+    summed in float64: a sum of C entries leaves float32 long before they do.
     """
     original = hessian.diagonal().clone()
     dead = original == 0
-    mean = original.sum() / (~dead).sum().clamp(min=1)
+    mean = (original.double().sum() / (~dead).sum().clamp(min=1)).float()
     diagonal = torch.where(dead, torch.where(mean > 0, mean, 1), original)
     shares = _damping_steps(damping, max_damping)
     tries = [(share, diagonal + share * mean, 0.0) for share in shares]

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from rac_kernels.packed import PackedBitmap
-
-TAIL = 32  # zeros after the last value
+from rac_kernels.packed import TAIL, PackedBitmap
 
 
 def pack_bitmap(weight: Tensor) -> PackedBitmap:
