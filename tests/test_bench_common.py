@@ -1,5 +1,7 @@
 """What all benchmarks measure with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -44,3 +46,10 @@ def test_not_known_where_the_system_does_not_tell(monkeypatch):
 
     monkeypatch.setattr(common.Path, "write_text", refuse)
     assert peak_bytes(lambda: None) is None
+
+
+@pytest.mark.parametrize(("there", "version"), [(True, 800), (False, None)])
+def test_rows_say_which_cusparselt_ran(there, version, monkeypatch):
+    found = SimpleNamespace(is_available=lambda: there, version=lambda: 800)
+    monkeypatch.setattr(torch.backends, "cusparselt", found)
+    assert common.environment.__wrapped__()["cusparselt"] == version
