@@ -156,7 +156,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _triton(),
         "cuda": torch.version.cuda,
-        "cusparselt": _cusparselt(),
+        "cusparselt": _cusparselt() if gpu else None,
         "commit": _commit(),
     }
 
