@@ -156,6 +156,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _triton(),
         "cuda": torch.version.cuda,
+        "cusparselt": _cusparselt() if gpu else None,
         "commit": _commit(),
     }
 
@@ -212,6 +213,12 @@ def _triton() -> str | None:
         return version("triton")
     except PackageNotFoundError:
         return None
+
+
+def _cusparselt() -> int | None:
+    """Version of the cuSPARSELt that torch would call, 0.8.0 as 800; None without one."""
+    backend = getattr(torch.backends, "cusparselt", None)
+    return backend.version() if backend and backend.is_available() else None
 
 
 def _commit() -> str:

@@ -16,6 +16,7 @@ class Goal:
         value: a field, or "a/b": one over the other.
         wanted: the least, or with `most` the most.
         unit: after the number: "x", "%" (of the value times 100), " s".
+        device: where it is measured, "cuda" or "cpu".
     """
 
     what: str
@@ -27,6 +28,12 @@ class Goal:
     cases: dict = dataclasses.field(default_factory=dict)
     most: bool = False
     unit: str = "x"
+    device: str = "cuda"
+
+    def measured_by(self, row: dict) -> bool:
+        """Whether a row is of this goal's device and has its fields."""
+        here = str(row.get("device")).startswith(self.device)
+        return here and all(row.get(name) == value for name, value in self.rows.items())
 
     def of(self, row: dict) -> float | None:
         """The value of a row; None where it lacks a part of it."""
@@ -40,3 +47,8 @@ class Goal:
         if self.unit == "%":
             return f"{100 * value:.1f}%"
         return f"{value:.2f}{self.unit}"
+
+
+def shapes(*pairs: tuple[int, int]) -> dict:
+    """Cases of R x C."""
+    return {("R", "C"): pairs}

@@ -1,6 +1,6 @@
-"""The goals, kernel by kernel (K1 to K5), and of whole models."""
+"""The goals on a GPU, kernel by kernel (K1 to K5), and of whole models."""
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, shapes
 
 FFN = [(18944, 3584), (3584, 18944), (13824, 5120), (5120, 13824), (27648, 5120), (5120, 27648)]
 FEW = (1, 4, 8, 16, 32, 64)
@@ -13,11 +13,6 @@ def hessian(tokens: int, features: int, wanted: float, against: str = MM_ADD) ->
     rows = {"D": features, "T": tokens, "dtype": "bfloat16", "impl": "triton"}
     what = f"K1 Hessian update, D = {features}, T = {tokens}"
     return Goal(what, against, "hessian", value, wanted, rows)
-
-
-def shapes(*pairs: tuple[int, int]) -> dict:
-    """Cases of R x C."""
-    return {("R", "C"): pairs}
 
 
 SPARSEGPT = {"cases": shapes((18944, 3584), (5120, 13824)) | {"pattern": ("0.5", "2:4")}}
@@ -151,6 +146,24 @@ GOALS = (
         2.0,
         {"op": "linear_2to4_fp8"},
         shapes(*FFN) | {"T": FEW},
+    ),
+    Goal(
+        "K5 bitmap linear, 1 to 64 tokens, every ffn shape",
+        "the best dense bf16 linear under CUDA graphs",
+        "linear_cuda",
+        "speedup",
+        1.0,
+        {"op": "linear_bitmap"},
+        shapes(*FFN) | {"T": FEW},
+    ),
+    Goal(
+        "decoding, all of a 1.5B packed, batch 1 and 16",
+        "the best dense model, bf16 or float32",
+        "throughput",
+        "speedup",
+        1.0,
+        {"model": "R1-Distill-Qwen-1.5B", "layers": 28, "layout": "all"},
+        {"format": ("2:4", "2:4-fp8", "bitmap"), "B": (1, 16)},
     ),
     Goal(
         "a 7B pruned on 1M tokens: decoding, solving, packing",

@@ -1,20 +1,23 @@
-"""What a GPU should reach, as data: which rows prove a goal, and whether they do.
+"""What a GPU and a CPU should reach, as data: which rows prove a goal, and whether they do.
 
-    python -m benchmarks.goals [--results benchmarks/results]
+    python -m benchmarks.goals [--device cpu] [--results benchmarks/results]
 
-A goal is met where every one of its cases has a row on a GPU and the worst of them reaches what is
-wanted. Of the rows of one case (several implementations) the best counts, as "auto" would take it;
-of rows of one implementation the newest. Where rows of several GPUs are there, those of the newest.
+A goal is met where every one of its cases has a row on its device and the worst of them reaches
+what is wanted. Of the rows of one case (several implementations) the best counts, as "auto" would
+take it; of rows of one implementation the newest. Where rows of several machines are there, those
+of the newest.
 """
 
 import argparse
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.cpu_goals import CPU_GOALS
 from benchmarks.goal import Goal
 from benchmarks.goal_list import GOALS
-from benchmarks.rows import latest, markdown, read_results
+from benchmarks.rows import latest, machine_of, markdown, read_results
 
 MEASURE = (
     "impl",
@@ -27,55 +30,131 @@ MEASURE = (
     "B",
     "pattern",
     "model",
+    "layers",
+    "layout",
+    "format",
     "stage",
     "calibration",
 )
+SANITIZED = ("sanitize-memcheck", "sanitize-racecheck")
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`state` is "met", "not met" or "not yet run"; value and GPU are of the worst case."""
+    """`state` is "met", "not met" or "not yet run".
+
+    `value` is that of the worst case and `at` says which that is, `best` that of the best case;
+    `machine` is the GPU, or the processor and its threads.
+    """
 
     state: str
     value: float | None = None
-    gpu: str = ""
+    machine: str = ""
+    at: str = ""
+    best: float | None = None
 
 
-def judge(goal: Goal, folder: Path) -> Verdict:
-    """Compare a goal with the rows in `folder`."""
-    rows = [r for r in read_results(folder, goal.file) if str(r.get("device")).startswith("cuda")]
-    rows = [r for r in rows if all(r.get(k) == v for k, v in goal.rows.items())]
-    rows = [r for r in rows if goal.of(r) is not None]
-    if not rows:
-        return Verdict("not yet run")
-    gpu = rows[-1]["gpu"]
-    rows = latest((row for row in rows if row["gpu"] == gpu), *MEASURE)
-    better, worse = (min, max) if goal.most else (max, min)
-    bests = []
+def cases_of(goal: Goal) -> Iterator[dict]:
+    """The fields of every case; one without fields where a goal has none."""
     for case in itertools.product(*goal.cases.values()):
         fields: dict = {}
         for name, value in zip(goal.cases, case, strict=True):
             fields |= (
                 dict(zip(name, value, strict=True)) if isinstance(name, tuple) else {name: value}
             )
-        found = [goal.of(r) for r in rows if all(r.get(k) == v for k, v in fields.items())]
+        yield fields
+
+
+def case_text(fields: dict) -> str:
+    """A case for people: "3584 x 9472, 2:4"."""
+    shape = [f"{fields['R']} x {fields['C']}"] if "R" in fields else []
+    others = (f"{k} = {v}" if len(k) == 1 else str(v) for k, v in fields.items() if k not in "RC")
+    return ", ".join([*shape, *others])
+
+
+def judge(goal: Goal, folder: Path) -> Verdict:
+    """Compare a goal with the rows in `folder`."""
+    rows = [row for row in read_results(folder, goal.file) if goal.measured_by(row)]
+    if not any(goal.of(row) is not None for row in rows):
+        return Verdict("not yet run")
+    machine = machine_of(rows[-1])
+    rows = latest((row for row in rows if machine_of(row) == machine), *MEASURE)
+    better, worse = (min, max) if goal.most else (max, min)
+    values: dict[str, float] = {}
+    for fields in cases_of(goal):
+        of_case = (goal.of(r) for r in rows if all(r.get(k) == v for k, v in fields.items()))
+        found = [value for value in of_case if value is not None]
         if not found:
-            return Verdict("not yet run", gpu=gpu)
-        bests.append(better(found))
-    worst = worse(bests)
-    reached = worst <= goal.wanted if goal.most else worst >= goal.wanted
-    return Verdict("met" if reached else "not met", worst, gpu)
+            return Verdict("not yet run", machine=machine)
+        values[case_text(fields)] = better(found)
+    at = worse(values, key=values.get)
+    reached = values[at] <= goal.wanted if goal.most else values[at] >= goal.wanted
+    state = "met" if reached else "not met"
+    return Verdict(state, values[at], machine, at, better(values.values()))
 
 
-def goals_table(folder: Path) -> str:
-    """Every goal beside its measured value."""
+def sanitizer_row(folder: Path) -> list[str]:
+    """The cells of compute-sanitizer: gpu.sh's newest word on each of its tools."""
+    path = folder / "gpu_parts.txt"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    words = {part: word for _, part, word in map(str.split, lines)}
+    found = {words.get(part) for part in SANITIZED}
+    state = "not yet run" if None in found else "met" if found == {"ok"} else "not met"
+    what = "compute-sanitizer, memcheck and racecheck, over the CUDA kernels' tests"
+    return [what, "no finding", "", "", "", "", "", state]
+
+
+def judged(folder: Path, device: str) -> list[tuple[Goal, Verdict]]:
+    """Every goal of a device and what the rows say of it."""
+    goals = (goal for goal in (*GOALS, *CPU_GOALS) if goal.device == device)
+    return [(goal, judge(goal, folder)) for goal in goals]
+
+
+def wanted_text(goal: Goal) -> str:
+    """What is wanted, with its sign."""
+    return f"{'<=' if goal.most else '>='} {goal.show(goal.wanted)}"
+
+
+def goals_table(folder: Path, device: str = "cuda") -> str:
+    """Every goal of a device beside what was measured in its worst and its best case."""
     lines = []
-    for goal in GOALS:
-        verdict = judge(goal, folder)
-        measured = "" if verdict.value is None else f"{goal.show(verdict.value)} ({verdict.gpu})"
-        wanted = f"{'<=' if goal.most else '>='} {goal.show(goal.wanted)}"
-        lines.append([goal.what, wanted, goal.against, measured, verdict.state])
-    return markdown("what|goal>|against|worst measured|", lines)
+    for goal, verdict in judged(folder, device):
+        cells = [goal.what, wanted_text(goal), goal.against]
+        if verdict.value is None:
+            cells += [""] * 4
+        else:
+            cells += [goal.show(verdict.value), verdict.at, goal.show(verdict.best)]
+            cells.append(verdict.machine)
+        lines.append([*cells, verdict.state])
+    if device == "cuda":
+        lines.append(sanitizer_row(folder))
+    return markdown("what|goal>|against|worst>|where|best>|on|", lines)
+
+
+def cpu_goals_table(folder: Path) -> str:
+    """Every goal on a CPU."""
+    return goals_table(folder, "cpu")
+
+
+def short_cpu_goals_table(folder: Path) -> str:
+    """The same in few columns."""
+    lines = (
+        [
+            goal.what,
+            wanted_text(goal),
+            *("" if v is None else goal.show(v) for v in (verdict.value, verdict.best)),
+            verdict.state,
+        ]
+        for goal, verdict in judged(folder, "cpu")
+    )
+    return markdown("on a CPU|goal>|worst>|best>|", lines)
+
+
+GOAL_TABLES: dict[str, Callable[[Path], str]] = {
+    "goals": goals_table,
+    "cpu_goals": cpu_goals_table,
+    "cpu_goals_short": short_cpu_goals_table,
+}
 
 
 def main() -> None:
@@ -83,7 +162,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = Path(__file__).resolve().parent / "results"
     parser.add_argument("--results", type=Path, default=folder)
-    print(goals_table(parser.parse_args().results))
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="its goals alone")
+    options = parser.parse_args()
+    for device in [options.device] if options.device else ("cuda", "cpu"):
+        print(goals_table(options.results, device))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.rows import latest, read_results
+from benchmarks.rows import latest, machine_of, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
 NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops")
@@ -38,18 +38,18 @@ def measured(folder: Path) -> list[dict]:
     kept = latest(placed, *SAME)
     found = ceilings(folder)
     for row in kept:
-        product = (device_of(row), "matmul", row.get("matmul_dtype") or row["dtype"])
+        product = (machine_of(row), "matmul", row.get("matmul_dtype") or row["dtype"])
         row["matmul_gflops"] = found.get(product, row["matmul_gflops"])
         for name, what in (("copy_gbps", "copy"), ("readable_gbps", "read")):
             if row.get(name):
-                row[name] = found.get((device_of(row), what, None), row[name])
+                row[name] = found.get((machine_of(row), what, None), row[name])
     return kept
 
 
 def ceilings(folder: Path) -> dict[tuple, float]:
     """(device, what, dtype) -> GB/s or GFLOP/s of the newest row of bench_ceilings.py."""
     return {
-        (device_of(row), row["what"], row.get("dtype")): row.get("gflops") or row.get("gbps")
+        (machine_of(row), row["what"], row.get("dtype")): row.get("gflops") or row.get("gbps")
         for row in read_results(folder, "ceilings")
     }
 
@@ -61,14 +61,7 @@ def bandwidth(row: dict) -> float | None:
 
 def plot_of(row: dict) -> tuple[str, str]:
     """Which plot a row is in: the start of its name, and the device."""
-    return "roofline" if row.get("copy_gbps") else "roofline_linear", device_of(row)
-
-
-def device_of(row: dict) -> str:
-    """The GPU's name, or the processor's with the threads used."""
-    if row.get("gpu") and str(row.get("device", "")).startswith("cuda"):
-        return row["gpu"]
-    return f"{row['cpu'].split(' x ')[0]} CPU, {row['threads']} threads"
+    return "roofline" if row.get("copy_gbps") else "roofline_linear", machine_of(row)
 
 
 def series_of(row: dict) -> str:

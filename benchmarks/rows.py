@@ -36,3 +36,10 @@ def device_name(row: dict) -> str:
     if row.get("device", "cpu") != "cpu":
         return row["gpu"]
     return f"CPU, {row['threads']} thread{'s' * (row['threads'] > 1)}"
+
+
+def machine_of(row: dict) -> str:
+    """What a row was measured on: the GPU's name, or the processor's with the threads used."""
+    if row.get("gpu") and str(row.get("device", "")).startswith("cuda"):
+        return row["gpu"]
+    return f"{row['cpu'].split(' x ')[0]} CPU, {row['threads']} threads"

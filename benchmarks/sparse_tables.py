@@ -96,8 +96,51 @@ def _linear_row(row: dict) -> list[str]:
     ]
 
 
+FEW = (1, 2, 4)
+LINEARS = {
+    "linear_2to4": "2:4",
+    "linear_2to4_fp8": "2:4 in fp8",
+    "linear_bitmap": "bitmap, 50% zeros",
+    "linear_dense": "dense bf16, `linear_dense`",
+}
+
+
+def linear_short_table(folder: Path) -> str:
+    """Linears at a few tokens on a CPU: the least and the most over the fastest dense one."""
+    rows = latest(on_two_threads(folder, "linear"), "op", "impl", "R", "C", "T")
+    lines = []
+    for op, name in LINEARS.items():
+        ratios = [[r["speedup"] for r in rows if (r["op"], r["T"]) == (op, t)] for t in FEW]
+        if any(ratios):
+            cells = (f"{min(few):.1f}x to {max(few):.1f}x" if few else "" for few in ratios)
+            lines.append([name, *cells])
+    return markdown("|1 token>|2 tokens>|4 tokens>", lines)
+
+
+def throughput_short_table(folder: Path) -> str:
+    """Decoding on a CPU with every layer packed, over the same model left to torch in bf16."""
+    keys = ("model", "layers", "format", "B")
+    rows = [r for r in on_two_threads(folder, "throughput") if r["layout"] == "all"]
+    found = {tuple(r[key] for key in keys): r["over_torch_bf16"] for r in rows}
+    batches = sorted({batch for *_, batch in found})
+    lines = []
+    for model, layers, format in dict.fromkeys(key[:3] for key in found):
+        ratios = (found.get((model, layers, format, batch)) for batch in batches)
+        cells = ("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
+        lines.append([f"{model}, {layers} layers", format, *cells])
+    return markdown("model|format|" + "|".join(f"batch {b}>" for b in batches), lines)
+
+
+def on_two_threads(folder: Path, name: str) -> list[dict]:
+    """The rows of a CPU with two threads."""
+    rows = read_results(folder, name)
+    return [r for r in rows if r["device"] == "cpu" and r["threads"] == 2]
+
+
 SPARSE_TABLES: dict[str, Callable[[Path], str]] = {
     "pack": pack_table,
     "linear": linear_table,
+    "linear_short": linear_short_table,
     "throughput": throughput_table,
+    "throughput_short": throughput_short_table,
 }

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.code_tables import CODE_TABLES
-from benchmarks.goals import goals_table
+from benchmarks.goals import GOAL_TABLES
 from benchmarks.kernel_tables import KERNEL_TABLES
 from benchmarks.rows import latest, markdown, read_results
 from benchmarks.sparse_tables import SPARSE_TABLES
@@ -184,7 +184,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **KERNEL_TABLES,
     **SPARSE_TABLES,
     **CODE_TABLES,
-    "goals": goals_table,
+    **GOAL_TABLES,
 }
 
 

@@ -1,5 +1,7 @@
 """What all benchmarks measure with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -44,3 +46,14 @@ def test_not_known_where_the_system_does_not_tell(monkeypatch):
 
     monkeypatch.setattr(common.Path, "write_text", refuse)
     assert peak_bytes(lambda: None) is None
+
+
+@pytest.mark.parametrize(
+    ("gpu", "built", "version"), [(True, True, 800), (True, False, None), (False, True, None)]
+)
+def test_rows_say_which_cusparselt_ran(gpu, built, version, monkeypatch):
+    found = SimpleNamespace(is_available=lambda: built, version=lambda: 800)
+    monkeypatch.setattr(torch.backends, "cusparselt", found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    assert common.environment.__wrapped__()["cusparselt"] == version

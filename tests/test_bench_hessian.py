@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import bench_hessian, roofline
 from benchmarks.common import copy_gbps, matmul_gflops
+from benchmarks.rows import machine_of
 
 OPTIONS = SimpleNamespace(device="cpu", repeats=1, all=False, packed=True)
 CEILINGS = {torch.float32: 100.0, "copy": 20.0}
@@ -51,7 +52,7 @@ def test_roofline(rows, tmp_path):
     (tmp_path / "hessian.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = roofline.measured(tmp_path)
     assert [row["impl"] for row in found] == [row["impl"] for row in rows]
-    assert {roofline.device_of(row) for row in found} == {"Some CPU, 1 threads"}
+    assert {machine_of(row) for row in found} == {"Some CPU, 1 threads"}
     assert roofline.draw("A CPU", found).startswith(b"\x89PNG")
 
 

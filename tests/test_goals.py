@@ -1,12 +1,14 @@
 """Goals against rows: met, not met, not yet run, whatever else is in the files."""
 
+import dataclasses
 import json
 
 import pytest
 
+from benchmarks.cpu_goals import CPU_GOALS
 from benchmarks.goal import Goal
 from benchmarks.goal_list import GOALS
-from benchmarks.goals import goals_table, judge
+from benchmarks.goals import goals_table, judge, short_cpu_goals_table
 
 GOAL = Goal(
     "an op",
@@ -64,11 +66,62 @@ def test_a_cost_is_at_most(second, state, tmp_path):
 def test_the_table_has_every_goal_and_its_state(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.goals.GOALS", (GOAL, COST))
     write(tmp_path, [*FOUR, row((9, 9), 1, 1, overhead=0.5), row((9, 9), 8, 1, overhead=0.01)])
-    assert goals_table(tmp_path).splitlines()[2:] == [
-        "| an op | >= 1.50x | a baseline | 1.60x (NVIDIA H200) | met |",
-        "| a cost | <= 3.0% |  | 50.0% (NVIDIA H200) | not met |",
+    at = "1.60x | 2 x 3, T = 1 | 2.30x"
+    assert goals_table(tmp_path).splitlines()[2:4] == [
+        f"| an op | >= 1.50x | a baseline | {at} | NVIDIA H200 | met |",
+        "| a cost | <= 3.0% |  | 50.0% | T = 1 | 1.0% | NVIDIA H200 | not met |",
     ]
-    assert goals_table(tmp_path / "empty").count("not yet run") == 2
+    assert goals_table(tmp_path / "empty").count("not yet run") == 3  # and compute-sanitizer
+
+
+ON_CPU = [r | {"device": "cpu", "gpu": None, "cpu": "Some x 4", "threads": 2} for r in FOUR]
+MISSING = ("not yet run", None, None)
+CPU_CASES = {
+    "all reach it": (ON_CPU, "met", 1.6, 2.3),
+    "the newest does not": ([*ON_CPU, ON_CPU[3] | {"time_ms": 4.0}], "not met", 1.15, 2.3),
+    "it lacks the baseline": ([*ON_CPU, ON_CPU[3] | {"baseline_ms": None}], *MISSING),
+    "another processor": ([*ON_CPU, ON_CPU[0] | {"cpu": "Other x 4"}], *MISSING),
+    "one thread": ([r | {"threads": 1} for r in ON_CPU], *MISSING),
+    "a GPU": (FOUR, *MISSING),
+}
+
+
+@pytest.mark.parametrize("name", CPU_CASES)
+def test_on_a_cpu(name, tmp_path):
+    rows, state, worst, best = CPU_CASES[name]
+    write(tmp_path, rows)
+    goal = dataclasses.replace(GOAL, device="cpu", rows=GOAL.rows | {"threads": 2})
+    verdict = judge(goal, tmp_path)
+    expected = (worst, best) if worst is None else pytest.approx((worst, best))
+    assert (verdict.state, (verdict.value, verdict.best)) == (state, expected)
+    assert verdict.machine in ("", f"{rows[-1].get('cpu', '').split(' x')[0]} CPU, 2 threads")
+
+
+def test_the_short_table_has_the_same(tmp_path, monkeypatch):
+    goal = dataclasses.replace(GOAL, device="cpu")
+    monkeypatch.setattr("benchmarks.goals.CPU_GOALS", (goal, dataclasses.replace(goal, file="no")))
+    write(tmp_path, ON_CPU)
+    assert short_cpu_goals_table(tmp_path).splitlines()[2:] == [
+        "| an op | >= 1.50x | 1.60x | 2.30x | met |",
+        "| an op | >= 1.50x |  |  | not yet run |",
+    ]
+
+
+SANITIZER = "a sanitize-memcheck ok\na sanitize-racecheck {}\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "state"),
+    [
+        (SANITIZER.format("ok"), "met"),
+        (SANITIZER.format("failed"), "not met"),
+        (SANITIZER.format("failed") + "b sanitize-racecheck ok\n", "met"),
+        ("a sanitize-memcheck ok\n", "not yet run"),
+    ],
+)
+def test_compute_sanitizer_is_what_gpu_sh_says(parts, state, tmp_path):
+    (tmp_path / "gpu_parts.txt").write_text(parts)
+    assert goals_table(tmp_path).splitlines()[-1].endswith(f"| {state} |")
 
 
 def test_goals_ask_for_what_the_benchmarks_measure():
@@ -104,3 +157,31 @@ def test_goals_ask_for_what_the_benchmarks_measure():
             assert goal.rows["T"] in bench_linear.TOKENS["cuda"]
         if goal.file == "linear_cuda":
             assert set(goal.cases["T"]) <= set(bench_linear_cuda.TOKENS)
+
+
+def test_cpu_goals_ask_for_what_the_benchmarks_measure():
+    from benchmarks import (
+        bench_factor,
+        bench_linear,
+        bench_pack,
+        bench_sparsegpt,
+        bench_throughput,
+    )
+
+    shapes = {
+        "pack": bench_pack.CPU_SHAPES,
+        "sparsegpt": bench_sparsegpt.CPU_SHAPES,
+        "linear": bench_linear.SHAPES,
+    }
+    for goal in CPU_GOALS:
+        assert goal.device == "cpu"
+        assert set(goal.cases.get(("R", "C"), ())) <= set(shapes.get(goal.file, ())), goal
+        if goal.file == "factor":
+            assert goal.rows["C"] in bench_factor.CPU_SIZES
+        if goal.file == "linear":
+            assert goal.rows["T"] in bench_linear.TOKENS["cpu"]
+            assert set(goal.cases["R", "C"]) == set(bench_linear.SHAPES)
+        if goal.file == "throughput":
+            assert goal.rows["layout"] in bench_throughput.LAYOUTS
+            assert goal.rows["format"] in bench_throughput.FORMATS
+            assert goal.rows["B"] in bench_throughput.BATCHES

@@ -9,9 +9,9 @@ from report_runs import record, summary, write_prototype, write_responses, write
 
 from rac.errors import UserError
 from rac.report import write_report
-from rac.report.figures import stage_order
 from rac.report.grid import Cell
 from rac.report.runs import make_sections, read_entries
+from rac.report.stages import seconds_table, stage_order
 from rac.report.tables import format_pattern, table1
 
 ROW_TYPES = {
@@ -135,6 +135,25 @@ def test_table1_ties_gaps_and_repeated_runs(tmp_path):
 def test_stages_are_stacked_in_the_order_they_ran():
     runs = [["collect", "prune"], ["decode traces", "replay", "prune"], ["prune"]]
     assert stage_order(runs) == ["decode traces", "collect", "replay", "prune"]
+
+
+def test_seconds_of_each_stage(tmp_path):
+    runs = [write_run(tmp_path / name, "0.5", name, 0.5, 1.0) for name in ("text", "rac", "prompt")]
+    stages = ({"collect": 12.34, "prune": 2.345}, {"decode traces": 95.96, "prune": 3.0}, {})
+    for run, seconds in zip(runs, stages, strict=True):
+        path = run / "model" / "rac.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"seconds": seconds}))
+    write_report(runs, tmp_path / "report", reconstruction=False)
+    assert (tmp_path / "report" / "tables" / "seconds.csv").read_text().splitlines() == [
+        "Sparsity,Calibration,Run,"
+        "Seconds collect,Seconds decode traces,Seconds prune,Seconds total",
+        "50%,text,text,12.3,,2.3,14.7",
+        "50%,rac,rac,,96.0,3.0,99.0",
+    ]
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "<h3>Seconds of each stage</h3>" in html
+    assert '<td class="">96.0</td>' in html
+    assert seconds_table(section_of(runs[2])) is None
 
 
 def test_format_pattern():

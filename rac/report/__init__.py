@@ -9,13 +9,14 @@ from rac.files import write_atomic, write_json
 from rac.report.ablations import ablations
 from rac.report.analyses import paired_table, repetition_examples
 from rac.report.compression import compression_tables
-from rac.report.figures import figure1, layer_figures, seconds_figure, trace_figure
+from rac.report.figures import figure1, layer_figures, trace_figure
 from rac.report.grid import Grid, to_csv, to_markdown
 from rac.report.lengths import length_tables
 from rac.report.page import SectionView, render_page, view
 from rac.report.pairs import figure2
 from rac.report.reconstruction import token_reconstruction
 from rac.report.runs import Section, make_sections, read_entries
+from rac.report.stages import seconds_figure, seconds_table
 from rac.report.style import Image
 from rac.report.tables import table1
 
@@ -50,7 +51,7 @@ def write_report(
         shown, made = _illustrate(section, out, device, reconstruction, suffix)
         views.append(shown)
         images += made
-        tables += [shown.table, *shown.others]
+        tables += [shown.table, *shown.others, *([shown.stages] if shown.stages else [])]
     across = [*compression_tables(entries), *length_tables(entries)]
     page = render_page(views, across, repetition_examples(entries))
     for image in images:
@@ -84,6 +85,8 @@ def _illustrate(
     paired = paired_table(section, suffix)
     others = [*ablations(section, suffix), *([paired] if paired else [])]
     table = table1(section, suffix)
-    shown = view(section, table, others, accuracy_and_minutes, heatmap, layers, traces, seconds)
+    stages = seconds_table(section, suffix)
+    figures = (accuracy_and_minutes, heatmap, layers, traces, seconds)
+    shown = view(section, table, others, stages, *figures)
     made = [*accuracy_and_minutes, heatmap, *layers, traces, seconds]
     return shown, [image for image in made if isinstance(image, Image)]

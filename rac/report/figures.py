@@ -1,4 +1,4 @@
-"""Figure 1, the error and sparsity of every layer, trace lengths and seconds."""
+"""Figure 1, the error and sparsity of every layer, and trace lengths."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,6 @@ from rac.report.entries import Entry
 from rac.report.runs import Section
 from rac.report.style import (
     DENSE,
-    STAGES,
     Image,
     colour,
     layer_ticks,
@@ -178,40 +177,3 @@ def trace_figure(section: Section, suffix: str = "") -> Image | None:
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(axis, columns=1)
     return Image(f"traces{suffix}.png", to_png(figure), "Histogram of trace lengths")
-
-
-def seconds_figure(section: Section, suffix: str = "") -> Image | None:
-    """Seconds of calibration and pruning, a bar a run, a colour a stage."""
-    entries = [e for e in section.pruned if e.record and e.record.seconds]
-    if not entries:
-        return None
-    stages = stage_order([list(e.record.seconds) for e in entries])
-    figure, (axis,) = subplots(5.4, 1.3 + 0.27 * len(entries))
-    names = [f"{format_pattern(e.result.pattern)} {e.result.calibration}" for e in entries]
-    places = np.arange(len(entries))
-    left = np.zeros(len(entries))
-    for index, stage in enumerate(stages):
-        widths = np.array([e.record.seconds.get(stage, 0.0) for e in entries])
-        axis.barh(places, widths, left=left, label=stage, color=STAGES[index % len(STAGES)])
-        left += widths
-    axis.set_yticks(places, names)
-    axis.invert_yaxis()
-    axis.grid(visible=False, axis="y")
-    axis.grid(visible=True, axis="x")
-    axis.set_xlabel("Seconds")
-    legend_above(axis, columns=3)
-    return Image(
-        f"seconds{suffix}.png",
-        to_png(figure),
-        "Seconds of each stage of each run",
-        "Wall time of each stage. A run that reused another's Hessians shows pruning alone.",
-    )
-
-
-def stage_order(runs: list[list[str]]) -> list[str]:
-    """All stages, those that are further from the end of their run first."""
-    distances: dict[str, int] = {}
-    for stages in runs:
-        for index, stage in enumerate(stages):
-            distances[stage] = max(distances.get(stage, 0), len(stages) - index)
-    return sorted(distances, key=lambda stage: -distances[stage])

@@ -28,6 +28,7 @@ class SectionView:
     notes: tuple[str, ...]
     table: Grid
     others: Sequence[Grid]
+    stages: Grid | None
     figure1: Sequence[Image]
     figure2: Image | None
     figure2_missing: str
@@ -41,6 +42,7 @@ def view(
     section: Section,
     table: Grid,
     others: Sequence[Grid],
+    stages: Grid | None,
     figure1: Sequence[Image],
     figure2: Image | str,
     layers: Sequence[Image],
@@ -62,6 +64,7 @@ def view(
         notes=section.notes,
         table=table,
         others=others,
+        stages=stages,
         figure1=figure1,
         figure2=figure2 if isinstance(figure2, Image) else None,
         figure2_missing=figure2 if isinstance(figure2, str) else "",
