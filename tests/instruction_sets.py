@@ -36,7 +36,7 @@ def emulation() -> types.ModuleType | str:
         return f"setup.py: {error}"
     sources = setup["SOURCES"][_native.CPU]
     sources[:] = [name for name in sources if name not in OTHERS]
-    flags = ["-O1", f"-I{HEADER.parent}", "-include", str(HEADER)]
+    flags = ["-O1", "-mavx2", "-mfma", f"-I{HEADER.parent}", "-include", str(HEADER)]
     setup["CXX_FLAGS"][:] = [*(flag for flag in setup["CXX_FLAGS"] if flag != "-O3"), *flags]
     for name in sources:
         quickly = name.startswith("bindings") or name == "linear_avx512.cpp"

@@ -6,7 +6,7 @@
 
 #define RAC_EMULATED_AVX512
 #undef RAC_AVX512
-#define RAC_AVX512 RAC_AVX2
+#define RAC_AVX512
 #define __builtin_cpu_supports(feature) true  // isa.cpp: AVX-512 is the best there is
 
 // isa.h's pick, so that the other two are not compiled.
