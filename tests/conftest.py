@@ -10,7 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import transformers
+from instruction_sets import using
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from rac.assets.tokenizer import build_tokenizer
@@ -137,6 +138,13 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_thread() -> None:
     """Threads only fight for the cores at these sizes."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The C++ kernels run with the instruction set that `every_instruction_set` names."""
+    with using(request.param):
+        yield request.param
 
 
 @pytest.fixture

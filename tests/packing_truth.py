@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from instruction_sets import NAMES, using
 from torch import Tensor
 from torch.sparse import _semi_structured_conversions as conversions
 
-from rac_kernels import Packed2to4, _native, native_status
+from rac_kernels import Packed2to4, native_status
 
 HALVES = [torch.bfloat16, torch.float16]
 DTYPES = [*HALVES, torch.int8, torch.float8_e4m3fn]
@@ -22,7 +23,7 @@ every_way = pytest.mark.parametrize(
     "way",
     [
         "reference",
-        *(pytest.param(f"native {s}", marks=built) for s in ("baseline", "avx2", "avx512")),
+        *(pytest.param(f"native {name}", marks=built) for name in NAMES),
     ],
 )
 
@@ -34,13 +35,8 @@ def impl(way):
     if not instructions:
         yield name
         return
-    module = _native.load(_native.CPU)
-    try:
-        module.use_instruction_set(*instructions)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield name
-    module.use_instruction_set("best")
+    with using(*instructions):
+        yield name
 
 
 def bits(tensor: Tensor) -> Tensor:

@@ -5,19 +5,12 @@ import torch
 from numeric import EPS32, native
 from torch import Tensor
 
-from rac_kernels import Pattern, _native, select_mask
+from rac_kernels import Pattern, select_mask
 
 implementation = pytest.mark.parametrize(
     "impl", ["reference", pytest.param("native", marks=native)]
 )
 TOKENS = [1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 33, 64, 65, 130, 257]
-
-
-@pytest.fixture
-def instruction_set():
-    module = _native.load(_native.CPU)
-    yield module.use_instruction_set
-    module.use_instruction_set("best")
 
 
 def sparse_weight(rows, columns, dtype=torch.bfloat16, pattern="2:4", seed=0) -> Tensor:

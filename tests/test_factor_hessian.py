@@ -1,6 +1,7 @@
 import pytest
 import torch
-from numeric import EPS32, activations, damped, implementation
+from instruction_sets import every_instruction_set
+from numeric import EPS32, activations, damped, implementation, native
 
 from rac_kernels import HessianFactor, factor_hessian, hessian_accumulate_
 
@@ -40,6 +41,15 @@ def test_factors_the_damped_hessian(impl, features, overwrite):
         assert factor.upper.data_ptr() == hessian.data_ptr(), "the factor took new memory"
     else:
         assert torch.equal(hessian.tril(), before.tril()), "H was changed"
+
+
+@native
+@every_instruction_set
+@pytest.mark.parametrize("features", [1, 129, 385])
+def test_every_instruction_set_factors_it(instruction_set, features):
+    hessian = hessian_of(activations(features + 50, features))
+    factor = factor_hessian(hessian, impl="native")
+    assert_factors(factor, damped(symmetric(hessian), 0.01))
 
 
 @implementation

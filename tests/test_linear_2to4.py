@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set
 from numeric import native
 from sparse_linear import (
     TOKENS,
     assert_is_product,
     implementation,
     inputs,
-    instruction_set,  # noqa: F401
     sparse_weight,
 )
 
@@ -101,12 +101,8 @@ def test_special_values_of_a_weight():
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_what_is_not_finite_in_a_row_of_a_weight_stays_there(instruction_set, name):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+@every_instruction_set
+def test_what_is_not_finite_in_a_row_of_a_weight_stays_there(instruction_set):
     weight = sparse_weight(8, 96)
     weight[5] = torch.tensor([float("nan"), 0]).repeat(48)  # row 4 ends there: no reading on
     y = _native.linear_packed(inputs(3, 96), pack_2to4(weight), None)
@@ -114,13 +110,9 @@ def test_what_is_not_finite_in_a_row_of_a_weight_stays_there(instruction_set, na
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@every_instruction_set
 @pytest.mark.parametrize("weight_dtype", WEIGHTS, ids=str)
-def test_every_instruction_set(instruction_set, name, weight_dtype):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+def test_every_instruction_set(instruction_set, weight_dtype):
     weight, packed = packed_weight(37, 192, weight_dtype)
     for tokens in (1, 2, 3, 8, 20, 70):
         x = inputs(tokens, 192)

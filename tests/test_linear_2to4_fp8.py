@@ -3,8 +3,9 @@
 import pytest
 import torch
 from fp8_truth import rounded
+from instruction_sets import every_instruction_set
 from numeric import EPS32, native
-from sparse_linear import implementation, inputs, instruction_set, sparse_weight  # noqa: F401
+from sparse_linear import implementation, inputs, sparse_weight
 
 from rac_kernels import _native, linear_2to4_fp8, linear_choice, pack_2to4, quantize_fp8_rows
 
@@ -52,12 +53,8 @@ def test_shapes_that_break_a_tile(shape):
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(instruction_set, name):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+@every_instruction_set
+def test_every_instruction_set(instruction_set):
     weight, packed = packed_weight(37, 192)
     for tokens in (1, 2, 3, 8, 20):
         x = inputs(tokens, 192)
@@ -65,13 +62,9 @@ def test_every_instruction_set(instruction_set, name):  # noqa: F811
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_byte_of_a_weight_is_decoded_exactly(instruction_set, name):  # noqa: F811
+@every_instruction_set
+def test_every_byte_of_a_weight_is_decoded_exactly(instruction_set):
     """One at a time: a subnormal may not vanish, nor a sign or a neighbour's bits come along."""
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
     every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)
     for place in range(8):  # in a group, and in either half of a word
         weight = torch.zeros(256, 64)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set
 from numeric import native
 from sparse_linear import (
     TOKENS,
     assert_is_product,
     implementation,
     inputs,
-    instruction_set,  # noqa: F401
     sparse_weight,
 )
 
@@ -74,14 +74,10 @@ def test_what_is_not_finite_spreads_as_in_a_dense_product(value, tokens):
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@every_instruction_set
 @pytest.mark.parametrize("weight_dtype", HALVES, ids=str)
 @pytest.mark.parametrize("columns", [40, 201])  # an odd number of bytes a row
-def test_every_instruction_set(instruction_set, name, weight_dtype, columns):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+def test_every_instruction_set(instruction_set, weight_dtype, columns):
     weight, packed = packed_weight(37, columns, weight_dtype)
     for tokens in (1, 2, 3, 8, 20, 70):
         x = inputs(tokens, columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set
 from numeric import activations
 from numeric import native as built
 
@@ -53,34 +54,19 @@ def assert_same_bits(result, expected):
     torch.testing.assert_close(result[2], expected[2], rtol=1e-6, atol=0)
 
 
-@pytest.fixture
-def instruction_set():
-    module = _native.load(_native.CPU)
-    yield module.use_instruction_set
-    module.use_instruction_set("best")
-
-
 @built
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_references_bits(instruction_set, name, rule):
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
-    assert native_status()["cpu"] == f"ok ({name})"
+@every_instruction_set
+def test_every_instruction_set_gives_the_references_bits(instruction_set, rule):
+    assert native_status()["cpu"] == f"ok ({instruction_set})"
     assert_same_bits(solve(rule, "native"), solve(rule, "reference"))
 
 
 @built
 @pytest.mark.parametrize("rule", ["0.5", "2:4", "mask"])
 @pytest.mark.parametrize("block_size", [1, 24, 28, 72, 128, 200])
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_several_blocks(instruction_set, name, rule, block_size):
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+@every_instruction_set
+def test_several_blocks(instruction_set, rule, block_size):
     if rule == "2:4" and block_size == 1:
         rule = "0:1"
     sizes = {"rows": 67, "columns": 192, "block_size": block_size}

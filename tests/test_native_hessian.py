@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set, using
 from numeric import EPS32, activations, hessian64, native
 
 from rac_kernels import PackedTriangle, _native, hessian_accumulate_, native_status
@@ -43,17 +44,7 @@ def same_bits(first, second):
     return torch.equal(first[lower].view(torch.int32), second[lower].view(torch.int32))
 
 
-@pytest.fixture(params=["baseline", "avx2", "avx512"])
-def instruction_set(request):
-    module = _native.load(_native.CPU)
-    try:
-        module.use_instruction_set(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    module.use_instruction_set("best")
-
-
+@every_instruction_set
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("tokens", "features"), SHAPES)
 def test_equals_float64_and_writes_one_triangle(instruction_set, tokens, features, dtype):
@@ -61,6 +52,7 @@ def test_equals_float64_and_writes_one_triangle(instruction_set, tokens, feature
     assert_within(update(x), x)
 
 
+@every_instruction_set
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_every_half_precision_value_is_widened_exactly(instruction_set, dtype):
     values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
@@ -85,16 +77,10 @@ def test_threads_change_no_bit(features):
 
 
 def test_fused_instruction_sets_give_the_same_bits():
-    module, results = _native.load(_native.CPU), []
-    x = activations(500, 250).bfloat16()
+    x, results = activations(500, 250).bfloat16(), []
     for name in ("avx2", "avx512"):
-        try:
-            module.use_instruction_set(name)
-        except ValueError as error:
-            pytest.skip(str(error))
-        finally:
+        with using(name):
             results.append(update(x))
-            module.use_instruction_set("best")
     assert same_bits(*results)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set
 from numeric import lowest
 from numeric import native as built
 
@@ -9,13 +10,6 @@ from rac_kernels import Pattern, _native, magnitude, select_mask, wanda
 
 pytestmark = built
 SIZE = 70_000  # scores from which a segment is sampled, where threads outnumber segments
-
-
-@pytest.fixture
-def instruction_set():
-    module = _native.load(_native.CPU)
-    yield module.use_instruction_set
-    module.use_instruction_set("best")
 
 
 @pytest.fixture
@@ -84,12 +78,8 @@ def test_blocks_of_many_rows(threads):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("pattern", ["0.5", "2:4", "3:8", "1:100"])
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_gives_the_references_bits(instruction_set, name, pattern, dtype):
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+@every_instruction_set
+def test_every_instruction_set_gives_the_references_bits(instruction_set, pattern, dtype):
     weight, pattern = signed(33, 1000, dtype), Pattern.parse(pattern)
     weight.view(-1)[::9] *= 1e-6  # subnormal in float16
     diagonal = torch.rand(1000, generator=torch.Generator().manual_seed(1))

@@ -4,11 +4,12 @@ import importlib
 
 import pytest
 import torch
+from instruction_sets import every_instruction_set, using
 from nucleus import Truth, check, grid, implementation, random_logits, rows
 from numeric import native
 from triton_interpreter import DEVICE, needs_triton
 
-from rac_kernels import _native, nucleus_sample
+from rac_kernels import nucleus_sample
 
 MODULE = "rac_kernels._triton.nucleus_sample"
 LARGEST_UNIFORM = 1 - 2**-24
@@ -178,10 +179,9 @@ def test_triton_does_not_stop_at_its_candidates(monkeypatch):
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@every_instruction_set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_instruction_set_gives_the_same_ids(name, dtype):
-    module = _native.load(_native.CPU)
+def test_every_instruction_set_gives_the_same_ids(instruction_set, dtype):
     logits, uniform = random_logits(200, 777).to(dtype), grid(200)
 
     def draw():
@@ -190,15 +190,9 @@ def test_every_instruction_set_gives_the_same_ids(name, dtype):
             for p in (1.0, 0.95)
         ]
 
-    expected = draw()
-    try:
-        module.use_instruction_set(name)
-        found = draw()
-    except ValueError as error:
-        pytest.skip(str(error))
-    finally:
-        module.use_instruction_set("best")
-    assert all(map(torch.equal, expected, found))
+    found = draw()
+    with using("baseline"):
+        assert all(map(torch.equal, draw(), found))
 
 
 @native

@@ -4,9 +4,10 @@ import pytest
 import torch
 from capturing import device_of, every_impl, strided
 from fp8_truth import E4M3, rounded
+from instruction_sets import every_instruction_set
 from numeric import native
 
-from rac_kernels import _native, quantize_fp8_rows
+from rac_kernels import quantize_fp8_rows
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -82,22 +83,14 @@ def test_what_is_not_finite_and_what_is_too_small(impl, scale_dtype):
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set_and_any_bits(name):
-    module = _native.load(_native.CPU)
+@every_instruction_set
+def test_every_instruction_set_and_any_bits(instruction_set):
     generator = torch.Generator().manual_seed(3)
     words = torch.randint(-(2**31), 2**31, (40, 99), generator=generator).int()
     floats = words.view(torch.float32)
     halves = torch.arange(2**16).short().view(256, 256)
-    try:
-        module.use_instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
-    try:
-        for x in (floats[floats.isfinite().all(1)], floats, halves.view(torch.bfloat16)):
-            assert_is_the_references(x, "native")
-    finally:
-        module.use_instruction_set("best")
+    for x in (floats[floats.isfinite().all(1)], floats, halves.view(torch.bfloat16)):
+        assert_is_the_references(x, "native")
 
 
 @native

@@ -12,12 +12,13 @@ from capturing import (
     staged,
     strided,
 )
+from instruction_sets import every_instruction_set, using
 from numeric import EPS32, native
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from rac_kernels import _native, rmsnorm_capture
+from rac_kernels import rmsnorm_capture
 
 EPS = 1e-6
 # One column, below and off a vector of 16, off the 32 partial sums, off a power of two.
@@ -82,18 +83,12 @@ def test_stands_in_for_transformers_modules(impl, dtype, kind):
 
 @native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_instruction_set_gives_the_same_bits(dtype):
-    module = _native.load(_native.CPU)
+@every_instruction_set
+def test_every_instruction_set_gives_the_same_bits(instruction_set, dtype):
     x = random(3, 203, dtype=dtype, impl="native")
-    results = []
-    for name in ("baseline", "avx2", "avx512"):
-        try:
-            module.use_instruction_set(name)
-        except ValueError:
-            continue
-        results.append(rmsnorm_capture(x, x[0], EPS, impl="native"))
-    module.use_instruction_set("best")
-    assert all(torch.equal(result, results[0]) for result in results)
+    with using("baseline"):
+        expected = rmsnorm_capture(x, x[0], EPS, impl="native")
+    assert torch.equal(rmsnorm_capture(x, x[0], EPS, impl="native"), expected)
 
 
 @native

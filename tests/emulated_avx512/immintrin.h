@@ -1,0 +1,209 @@
+// The intrinsics of AVX-512 that csrc/cpu calls, as Intel's Intrinsics Guide defines them, for any CPU.
+// What Intel leaves undefined is filled with noise. One that is missing here does not compile.
+#pragma once
+
+#include_next <immintrin.h>
+
+#include "registers.h"
+
+namespace emulated {
+
+EMULATED __m512i load(const void* from, uintptr_t boundary) {
+  if (reinterpret_cast<uintptr_t>(from) % boundary != 0) __builtin_trap();
+  __m512i read;
+  std::memcpy(&read, from, sizeof(read));
+  return read;
+}
+EMULATED __m512i loadu_si512(const void* from) { return load(from, 1); }
+EMULATED __m512i load_si512(const void* from) { return load(from, 64); }
+EMULATED __m512 loadu_ps(const void* from) { return as<__m512>(load(from, 1)); }
+EMULATED void storeu_si512(void* to, const __m512i& a) { std::memcpy(to, &a, sizeof(a)); }
+
+EMULATED __m512i set1_epi8(int8_t a) { return fill<int8_t>([&](int) { return a; }); }
+EMULATED __m512i set1_epi16(int16_t a) { return fill<int16_t>([&](int) { return a; }); }
+EMULATED __m512i set1_epi32(int32_t a) { return fill<int32_t>([&](int) { return a; }); }
+EMULATED __m512i set1_epi64(int64_t a) { return fill<int64_t>([&](int) { return a; }); }
+EMULATED __m512 set1_ps(float a) { return as<__m512>(fill<float>([&](int) { return a; })); }
+EMULATED __m512i set_epi64(int64_t e7, int64_t e6, int64_t e5, int64_t e4, int64_t e3, int64_t e2,
+                           int64_t e1, int64_t e0) {
+  const int64_t lanes[8] = {e0, e1, e2, e3, e4, e5, e6, e7};
+  return fill<int64_t>([&](int i) { return lanes[i]; });
+}
+
+EMULATED __m512i castps_si512(const __m512& a) { return as<__m512i>(a); }
+EMULATED __m512 castsi512_ps(const __m512i& a) { return as<__m512>(a); }
+EMULATED __m512i castsi256_si512(const __m256i& a) {
+  const auto x = Register<uint64_t, 256>::of(a);
+  return fill<uint64_t>([&](int i) { return i < 4 ? x.lane[i] : 0xa55a3cc3f00f9669u; });
+}
+EMULATED __m256i extracti64x4_epi64(const __m512i& a, int half) {
+  const auto x = Register<uint64_t>::of(a);
+  Register<uint64_t, 256> result;
+  for (int i = 0; i < 4; ++i) result.lane[i] = x.lane[half % 2 * 4 + i];
+  return as<__m256i>(result);
+}
+EMULATED __m256i castsi512_si256(const __m512i& a) { return extracti64x4_epi64(a, 0); }
+EMULATED __m512i maskz_inserti64x4(__mmask8 k, const __m512i& a, const __m256i& b, int half) {
+  const auto x = Register<uint64_t>::of(a);
+  const auto y = Register<uint64_t, 256>::of(b);
+  return zeroed<uint64_t>(
+      k, fill<uint64_t>([&](int i) { return i / 4 == half % 2 ? y.lane[i % 4] : x.lane[i]; }));
+}
+EMULATED __m512i broadcast_i32x4(const __m128i& a) {
+  const auto x = Register<uint32_t, 128>::of(a);
+  return fill<uint32_t>([&](int i) { return x.lane[i % 4]; });
+}
+EMULATED __m512i cvtepu16_epi32(const __m256i& a) {
+  const auto x = Register<uint16_t, 256>::of(a);
+  return fill<uint32_t>([&](int i) { return x.lane[i]; });
+}
+
+EMULATED __m512i and_si512(const __m512i& a, const __m512i& b) { return a & b; }
+EMULATED __m512i or_si512(const __m512i& a, const __m512i& b) { return a | b; }
+EMULATED __m512i add_epi8(const __m512i& a, const __m512i& b) {
+  return map<uint8_t>(a, b, [](uint8_t x, uint8_t y) { return x + y; });
+}
+EMULATED __m512i add_epi16(const __m512i& a, const __m512i& b) {
+  return map<uint16_t>(a, b, [](uint16_t x, uint16_t y) { return x + y; });
+}
+EMULATED __m512i add_epi32(const __m512i& a, const __m512i& b) {
+  return map<uint32_t>(a, b, [](uint32_t x, uint32_t y) { return x + y; });
+}
+EMULATED __m512 mul_ps(const __m512& a, const __m512& b) { return a * b; }
+EMULATED __m512i mulhi_epu16(const __m512i& a, const __m512i& b) {
+  return map<uint16_t>(a, b, [](uint32_t x, uint32_t y) { return x * y >> 16; });
+}
+EMULATED __m512i madd_epi16(const __m512i& a, const __m512i& b) {
+  const auto x = Register<int16_t>::of(a), y = Register<int16_t>::of(b);
+  const auto product = [&](int i) { return static_cast<int64_t>(x.lane[i]) * y.lane[i]; };
+  return fill<int32_t>([&](int i) { return product(2 * i) + product(2 * i + 1); });
+}
+EMULATED __m512i slli_epi16(const __m512i& a, unsigned count) {
+  return map<uint16_t>(a, [&](uint32_t x) { return count < 16 ? x << count : 0; });
+}
+EMULATED __m512i slli_epi32(const __m512i& a, unsigned count) {
+  return map<uint32_t>(a, [&](uint32_t x) { return count < 32 ? x << count : 0; });
+}
+EMULATED __m512i srlv_epi16(const __m512i& a, const __m512i& counts) {
+  return map<uint16_t>(a, counts, [](uint32_t x, uint32_t count) {
+    return count < 16 ? x >> count : 0;
+  });
+}
+
+EMULATED __m512i mask_add_epi8(const __m512i& src, __mmask64 k, const __m512i& a,
+                               const __m512i& b) {
+  return blend<uint8_t>(k, add_epi8(a, b), src);
+}
+EMULATED __m512i mask_add_epi16(const __m512i& src, __mmask32 k, const __m512i& a,
+                                const __m512i& b) {
+  return blend<uint16_t>(k, add_epi16(a, b), src);
+}
+EMULATED __m512i mask_or_epi32(const __m512i& src, __mmask16 k, const __m512i& a,
+                               const __m512i& b) {
+  return blend<uint32_t>(k, a | b, src);
+}
+EMULATED __m512i maskz_mov_epi8(__mmask64 k, const __m512i& a) { return zeroed<uint8_t>(k, a); }
+EMULATED __m512i maskz_mov_epi16(__mmask32 k, const __m512i& a) { return zeroed<uint16_t>(k, a); }
+EMULATED __mmask32 cmpgt_epi16_mask(const __m512i& a, const __m512i& b) {
+  return mask_of<int16_t>(a, b, [](int x, int y) { return x > y; });
+}
+EMULATED __mmask16 cmpgt_epi32_mask(const __m512i& a, const __m512i& b) {
+  return mask_of<int32_t>(a, b, [](int x, int y) { return x > y; });
+}
+EMULATED __mmask64 test_epi8_mask(const __m512i& a, const __m512i& b) {
+  return mask_of<uint8_t>(a, b, [](int x, int y) { return (x & y) != 0; });
+}
+EMULATED __mmask32 test_epi16_mask(const __m512i& a, const __m512i& b) {
+  return mask_of<uint16_t>(a, b, [](int x, int y) { return (x & y) != 0; });
+}
+
+// Within quarters of 128 bits.
+EMULATED __m512i shuffle_epi8(const __m512i& a, const __m512i& control) {
+  const auto x = Register<uint8_t>::of(a), at = Register<uint8_t>::of(control);
+  return fill<uint8_t>([&](int i) {
+    return at.lane[i] & 0x80 ? 0 : x.lane[i / 16 * 16 + at.lane[i] % 16];
+  });
+}
+EMULATED __m512i maskz_shuffle_epi8(__mmask64 k, const __m512i& a, const __m512i& control) {
+  return zeroed<uint8_t>(k, shuffle_epi8(a, control));
+}
+EMULATED __m512i shuffle_epi32(const __m512i& a, int control) {
+  const auto x = Register<uint32_t>::of(a);
+  return fill<uint32_t>([&](int i) { return x.lane[i / 4 * 4 + (control >> i % 4 * 2 & 3)]; });
+}
+EMULATED __m512 maskz_permutevar_ps(__mmask16 k, const __m512& a, const __m512i& control) {
+  const auto x = Register<uint32_t>::of(a), at = Register<uint32_t>::of(control);
+  return as<__m512>(zeroed<uint32_t>(
+      k, fill<uint32_t>([&](int i) { return x.lane[i / 4 * 4 + at.lane[i] % 4]; })));
+}
+
+// Across the register.
+EMULATED __m512i permutexvar_epi64(const __m512i& index, const __m512i& a) {
+  const auto x = Register<uint64_t>::of(a), at = Register<uint64_t>::of(index);
+  return fill<uint64_t>([&](int i) { return x.lane[at.lane[i] % 8]; });
+}
+EMULATED __m512i maskz_permutexvar_epi16(__mmask32 k, const __m512i& index, const __m512i& a) {
+  const auto x = Register<uint16_t>::of(a), at = Register<uint16_t>::of(index);
+  return zeroed<uint16_t>(k, fill<uint16_t>([&](int i) { return x.lane[at.lane[i] % 32]; }));
+}
+EMULATED __m512i permutex2var_epi16(const __m512i& a, const __m512i& index, const __m512i& b) {
+  const auto x = Register<uint16_t>::of(a), y = Register<uint16_t>::of(b);
+  const auto at = Register<uint16_t>::of(index);
+  return fill<uint16_t>([&](int i) {
+    return (at.lane[i] & 32 ? y : x).lane[at.lane[i] % 32];
+  });
+}
+
+}  // namespace emulated
+
+// Macros of the compiler's where it does not optimise.
+#undef _mm512_extracti64x4_epi64
+#undef _mm512_maskz_inserti64x4
+#undef _mm512_shuffle_epi32
+#undef _mm512_slli_epi16
+#undef _mm512_slli_epi32
+
+#define _mm512_add_epi16 emulated::add_epi16
+#define _mm512_add_epi32 emulated::add_epi32
+#define _mm512_and_si512 emulated::and_si512
+#define _mm512_broadcast_i32x4 emulated::broadcast_i32x4
+#define _mm512_castps_si512 emulated::castps_si512
+#define _mm512_castsi256_si512 emulated::castsi256_si512
+#define _mm512_castsi512_ps emulated::castsi512_ps
+#define _mm512_castsi512_si256 emulated::castsi512_si256
+#define _mm512_cmpgt_epi16_mask emulated::cmpgt_epi16_mask
+#define _mm512_cmpgt_epi32_mask emulated::cmpgt_epi32_mask
+#define _mm512_cvtepu16_epi32 emulated::cvtepu16_epi32
+#define _mm512_extracti64x4_epi64 emulated::extracti64x4_epi64
+#define _mm512_load_si512 emulated::load_si512
+#define _mm512_loadu_ps emulated::loadu_ps
+#define _mm512_loadu_si512 emulated::loadu_si512
+#define _mm512_madd_epi16 emulated::madd_epi16
+#define _mm512_mask_add_epi16 emulated::mask_add_epi16
+#define _mm512_mask_add_epi8 emulated::mask_add_epi8
+#define _mm512_mask_or_epi32 emulated::mask_or_epi32
+#define _mm512_maskz_inserti64x4 emulated::maskz_inserti64x4
+#define _mm512_maskz_mov_epi16 emulated::maskz_mov_epi16
+#define _mm512_maskz_mov_epi8 emulated::maskz_mov_epi8
+#define _mm512_maskz_permutevar_ps emulated::maskz_permutevar_ps
+#define _mm512_maskz_permutexvar_epi16 emulated::maskz_permutexvar_epi16
+#define _mm512_maskz_shuffle_epi8 emulated::maskz_shuffle_epi8
+#define _mm512_mul_ps emulated::mul_ps
+#define _mm512_mulhi_epu16 emulated::mulhi_epu16
+#define _mm512_or_si512 emulated::or_si512
+#define _mm512_permutex2var_epi16 emulated::permutex2var_epi16
+#define _mm512_permutexvar_epi64 emulated::permutexvar_epi64
+#define _mm512_set1_epi16 emulated::set1_epi16
+#define _mm512_set1_epi32 emulated::set1_epi32
+#define _mm512_set1_epi64 emulated::set1_epi64
+#define _mm512_set1_epi8 emulated::set1_epi8
+#define _mm512_set1_ps emulated::set1_ps
+#define _mm512_set_epi64 emulated::set_epi64
+#define _mm512_shuffle_epi32 emulated::shuffle_epi32
+#define _mm512_shuffle_epi8 emulated::shuffle_epi8
+#define _mm512_slli_epi16 emulated::slli_epi16
+#define _mm512_slli_epi32 emulated::slli_epi32
+#define _mm512_srlv_epi16 emulated::srlv_epi16
+#define _mm512_storeu_si512 emulated::storeu_si512
+#define _mm512_test_epi16_mask emulated::test_epi16_mask
+#define _mm512_test_epi8_mask emulated::test_epi8_mask
