@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from capturing import activity, buffer_for, staged
+from instruction_sets import every_instruction_set
 from numeric import EPS32, implementation, native
-from sparse_linear import inputs, instruction_set  # noqa: F401
+from sparse_linear import inputs
 
 from rac_kernels import _native, decode_attention
 
@@ -75,13 +76,9 @@ def test_is_the_attention(impl, dtype, shape):
 
 
 @native
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
+@every_instruction_set
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_instruction_set_and_any_threads(instruction_set, name, shape):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+def test_every_instruction_set_and_any_threads(instruction_set, shape):
     for dtype in DTYPES:
         query, keys, values, mask = problem(*shape, dtype)
         found = []

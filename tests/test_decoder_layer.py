@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from capturing import staged
+from instruction_sets import every_instruction_set
 from numeric import native
-from sparse_linear import inputs, instruction_set, sparse_weight  # noqa: F401
+from sparse_linear import inputs, sparse_weight
 
 from rac_kernels import (
     CaptureBuffer,
@@ -120,12 +121,8 @@ def test_the_bits_of_its_parts(kinds, dtype, normed, batch, columns):
     assert expected.isfinite().all() and expected.float().std() > 0.5
 
 
-@pytest.mark.parametrize("name", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(instruction_set, name):  # noqa: F811
-    try:
-        instruction_set(name)
-    except ValueError as error:
-        pytest.skip(str(error))
+@every_instruction_set
+def test_every_instruction_set(instruction_set):
     parts = Parts(["2:4", "dense", "bitmap", "2:4"], normed=True)
     x, keys, values, mask, rotary = problem(2, 30)
     expected = parts.one_by_one(x, keys.clone(), values.clone(), mask, rotary)[1]

@@ -85,5 +85,6 @@ void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosi
 }  // namespace
 
 void bind_layer(py::module_& module) {
-  py::class_<DecoderLayer>(module, "DecoderLayer").def(py::init(&layer_at)).def("step", &step_at);
+  py::class_<DecoderLayer>(module, "DecoderLayer", py::module_local())
+      .def(py::init(&layer_at)).def("step", &step_at);
 }

@@ -108,7 +108,7 @@ auto bitmap_at(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offs
 }  // namespace
 
 void bind_linear(py::module_& module) {
-  py::class_<LinearWeight>(module, "SparseWeight")
+  py::class_<LinearWeight>(module, "SparseWeight", py::module_local())
       .def(py::init(&weight_at))
       .def("linear", &linear_at);
   module.def("codes_2to4", &codes_2to4_at);

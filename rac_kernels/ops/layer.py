@@ -6,6 +6,7 @@ from torch import Tensor
 from rac_kernels import _native
 from rac_kernels._checks import check_like, check_rows, refuse
 from rac_kernels._choice import HALVES, auto_dense, native_producer
+from rac_kernels._linear_checks import check_once
 from rac_kernels.capture import CaptureBuffer, Ring
 from rac_kernels.ops.attention import check_cache, check_rotary
 from rac_kernels.ops.capture import ring_of
@@ -169,7 +170,9 @@ def _check_linear(
     if isinstance(weight, Tensor):
         if weight.dtype not in HALVES:
             raise TypeError(f"{op}: expected {name} in bf16, fp16 or packed, got {weight.dtype}")
-    elif not isinstance(weight, Packed2to4 | PackedBitmap):
+    elif isinstance(weight, Packed2to4 | PackedBitmap):
+        check_once(op, weight, type(weight))
+    else:
         raise TypeError(f"{op}: expected a weight for {name}, got {type(weight).__name__}")
     if tuple(weight.shape) != shape:
         refuse(op, f"{name} {list(shape)}", list(weight.shape))
