@@ -2,7 +2,7 @@
 
 from rac_kernels._native.bitmap import pack_bitmap, unpack_bitmap
 from rac_kernels._native.capture import capture_, rmsnorm_capture, swiglu_capture
-from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
+from rac_kernels._native.hessian import copy_lower_, hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.linear import linear_dense, linear_packed
 from rac_kernels._native.linear_cuda import (
     linear_2to4_cuda,
@@ -21,6 +21,7 @@ __all__ = [
     "CPU",
     "CUDA",
     "capture_",
+    "copy_lower_",
     "hessian_accumulate_",
     "instruction_set",
     "linear_2to4_cuda",
