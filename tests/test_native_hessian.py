@@ -184,3 +184,13 @@ def test_auto_takes_it_where_it_is_faster(monkeypatch):
         module.use_instruction_set(name)
         hessian_accumulate_(torch.zeros(5, 5), torch.ones(2, 5))
         assert len(called) == times
+
+
+@pytest.mark.parametrize("columns", [1, 65, 4099])  # the last: pages of zeros that take no memory
+@pytest.mark.parametrize("threads", [1, 3])
+def test_copies_a_lower_triangle(columns, threads):
+    hessian = torch.randn(columns, columns + 3)[:, :columns]
+    work = torch.full((columns, columns), float("nan"))
+    with _native.use_threads(threads):
+        _native.copy_lower_(work, hessian)
+    assert torch.equal(work, hessian.tril())

@@ -62,7 +62,17 @@ std::vector<double> sparsegpt_at(const std::vector<MatrixAddress>& matrices, uin
   return sparsegpt(job);
 }
 
-std::tuple<int64_t, double> reversed_cholesky_at(uintptr_t matrix, int64_t stride, int64_t columns, int threads) {
+void copy_lower_at(uintptr_t from, int64_t stride, uintptr_t to, int64_t columns, int threads) {
+  if (columns < 1 || (columns > 1 && stride < columns) || threads < 1) {
+    throw std::invalid_argument("copy_lower: stride, columns or threads");
+  }
+  const py::gil_scoped_release release;
+  copy_lower(reinterpret_cast<const float*>(from), stride, reinterpret_cast<float*>(to), columns,
+             threads);
+}
+
+std::tuple<int64_t, double> reversed_cholesky_at(uintptr_t matrix, int64_t stride,
+                                                 int64_t columns, int threads) {
   if (columns < 1 || (columns > 1 && stride < columns) || threads < 1) {
     throw std::invalid_argument("reversed_cholesky: stride, columns or threads");
   }
@@ -75,6 +85,8 @@ std::tuple<int64_t, double> reversed_cholesky_at(uintptr_t matrix, int64_t strid
 }  // namespace
 
 void bind_sparsegpt(py::module_& module) {
+  module.def("copy_lower", &copy_lower_at, py::kw_only(), py::arg("from_"), py::arg("stride"),
+             py::arg("to"), py::arg("columns"), py::arg("threads"));
   module.def("reversed_cholesky", &reversed_cholesky_at, py::kw_only(), py::arg("matrix"),
              py::arg("stride"), py::arg("columns"), py::arg("threads"));
   module.def("tile_rows", &tile_rows);

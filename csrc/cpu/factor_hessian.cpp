@@ -15,6 +15,8 @@
 #include "factor_hessian.h"
 
 #include <algorithm>
+#include <cstring>
+#include <tuple>
 #include <vector>
 
 #include "kernels.h"
@@ -201,7 +203,28 @@ bool factor_panel(float* matrix, int64_t stride, int64_t panel, int64_t panel_en
   return true;
 }
 
+constexpr int64_t COPY_ROWS = 64;         // at a time
+constexpr int64_t FRESH_BYTES = 64 << 20;  // from where malloc asks the system for new memory
+
 }  // namespace
+
+void copy_lower(const float* from, int64_t stride, float* to, int64_t columns, int threads) {
+  const int64_t size = columns * columns, bytes = size * static_cast<int64_t>(sizeof(float));
+  int64_t zeros = 0, zeros_end = 0;  // bytes of `to`
+  if (bytes >= FRESH_BYTES) std::tie(zeros, zeros_end) = release_huge_pages(to, bytes);
+  zeros /= sizeof(float), zeros_end /= sizeof(float);
+  run_team(threads, [&](const Team& team) {
+    for (int64_t first = team.thread * COPY_ROWS; first < columns;
+         first += team.threads * COPY_ROWS) {
+      for (int64_t r = first; r < std::min(first + COPY_ROWS, columns); ++r) {
+        std::memcpy(to + r * columns, from + r * stride, (r + 1) * sizeof(float));
+        const int64_t above = r * columns + r + 1, end = (r + 1) * columns;
+        std::fill(to + above, to + std::clamp(zeros, above, end), 0.0f);
+        std::fill(to + std::clamp(zeros_end, above, end), to + end, 0.0f);
+      }
+    }
+  });
+}
 
 Pivot reversed_cholesky(float* matrix, int64_t stride, int64_t columns, int threads) {
   Shared shared(columns, threads);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -30,11 +31,16 @@ inline void collapse_huge_pages(const void* memory, int64_t bytes) {
 }
 
 // Give whole pages of memory back at once, whose contents are lost: free would keep them for what
-// is allocated next, beside what is needed then.
-inline void release_huge_pages(void* memory, int64_t bytes) {
+// is allocated next, beside what is needed then. Returns the bytes of `memory` from where to where
+// there are now zeros, in pages that take memory when they are written.
+inline std::pair<int64_t, int64_t> release_huge_pages(void* memory, int64_t bytes) {
 #if defined(__linux__)
-  const auto begin = (reinterpret_cast<uintptr_t>(memory) + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-  const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / HUGE_PAGE * HUGE_PAGE;
-  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  const auto first = reinterpret_cast<uintptr_t>(memory);
+  const auto begin = (first + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+  const auto end = (first + bytes) / HUGE_PAGE * HUGE_PAGE;
+  if (end > begin && madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED) == 0) {
+    return {begin - first, end - first};
+  }
 #endif
+  return {0, 0};
 }

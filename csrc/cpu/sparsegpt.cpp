@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 
-#include "huge_pages.h"
 #include "lanes.h"
 #include "sparsegpt_keys.h"
 #include "triangular.h"
@@ -101,7 +100,6 @@ struct Shared {
         found(job.rule == Rule::COUNT || job.rule == Rule::THRESHOLD ? job.threads : 0) {
     for (const Matrix& matrix : job.matrices) {
       const int64_t rows = up_to_multiple(matrix.rows, rows_of_tile);
-      advise_huge_pages(matrix.out, rows * job.columns * sizeof(float));
       losses.emplace_back(rows / rows_of_tile);
     }
   }

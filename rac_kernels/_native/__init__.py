@@ -7,7 +7,7 @@ from rac_kernels._native.capture import (
     rmsnorm_capture,
     swiglu_capture,
 )
-from rac_kernels._native.hessian import hessian_accumulate_, reversed_cholesky_
+from rac_kernels._native.hessian import copy_lower_, hessian_accumulate_, reversed_cholesky_
 from rac_kernels._native.layer import NativeLayer
 from rac_kernels._native.linear import linear_dense, linear_packed
 from rac_kernels._native.linear_cuda import (
@@ -28,6 +28,7 @@ __all__ = [
     "CUDA",
     "NativeLayer",
     "capture_",
+    "copy_lower_",
     "decode_attention",
     "hessian_accumulate_",
     "instruction_set",

@@ -34,6 +34,17 @@ def hessian_accumulate_(
     return hessian
 
 
+def copy_lower_(work: Tensor, hessian: Tensor) -> None:
+    """Make contiguous ``work`` [C, C] the lower triangle of ``hessian`` and zeros above it."""
+    load(CPU).copy_lower(
+        from_=hessian.data_ptr(),
+        stride=hessian.stride(0),
+        to=work.data_ptr(),
+        columns=hessian.shape[0],
+        threads=threads(),
+    )
+
+
 def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
     """Overwrite the lower triangle of ``hessian`` [C, C] with that of U^T, ``H = U U^T``.
 

@@ -122,11 +122,13 @@ def factor_hessian(
         triton=triton_hessian(hessian),
         auto=auto_factor(hessian),
     )
-    cholesky = reference_factor.reversed_cholesky_
+    cholesky, copy_lower = reference_factor.reversed_cholesky_, reference_factor.copy_lower_
     if chosen == "native":
-        cholesky = _native.reversed_cholesky_
+        cholesky, copy_lower = _native.reversed_cholesky_, _native.copy_lower_
     elif chosen == "triton":
         from rac_kernels._triton import factor_hessian as triton_factor
 
         cholesky = triton_factor.reversed_cholesky_
-    return reference_factor.factor_hessian(hessian, damping, max_damping, overwrite, cholesky)
+    return reference_factor.factor_hessian(
+        hessian, damping, max_damping, overwrite, cholesky, copy_lower
+    )

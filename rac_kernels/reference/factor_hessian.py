@@ -13,9 +13,11 @@ from rac_kernels.reference.triangular_inverse import triangular_inverse
 # GPU takes about as long for 1024 columns as for 128, and the host reads one number a block.
 BLOCK_C = {"cpu": 128, "cuda": 1024}
 
-# Makes the lower triangle of H that of U^T; None, or the first column whose pivot is not positive
-# and finite, and that pivot.
+# Makes the lower triangle of H that of U^T, and leaves what is above it; None, or the first column
+# whose pivot is not positive and finite, and that pivot.
 Cholesky = Callable[[Tensor], tuple[int, float] | None]
+# Makes its first argument the lower triangle of its second and zeros above it.
+Copy = Callable[[Tensor, Tensor], None]
 
 
 def factor_hessian(
@@ -24,6 +26,7 @@ def factor_hessian(
     max_damping: float,
     overwrite: bool,
     cholesky: Cholesky,
+    copy_lower: Copy,
 ) -> HessianFactor:
     """Factor the lower triangle of ``hessian`` [C, C], damping more whenever that fails.
 
@@ -41,18 +44,28 @@ def factor_hessian(
     tries.append((shares[-1], tries[-1][1].clamp(min=floor), floor))
 
     # Overwriting, the upper triangle keeps the values that a next attempt starts from.
-    work = symmetrize_(hessian) if overwrite else hessian.clone()
+    if overwrite:
+        work = symmetrize_(hessian)
+    else:
+        work = hessian.new_empty(hessian.shape)
+        copy_lower(work, hessian)
     for attempt, (share, damped, raised) in enumerate(tries, start=1):
         work.diagonal().copy_(damped)
         failed = cholesky(work)
         if failed is None:
-            return HessianFactor(work.tril_().mT, share, attempt, dead, raised)
+            lower = work.tril_() if overwrite else work
+            return HessianFactor(lower.mT, share, attempt, dead, raised)
         if overwrite:
             symmetrize_(work.mT)  # the lower triangle again, from the upper one
         else:
-            work.copy_(hessian)
+            copy_lower(work, hessian)
     work.diagonal().copy_(original)
     raise ValueError(_complaint(work, shares[-1], floor, *failed))
+
+
+def copy_lower_(work: Tensor, hessian: Tensor) -> None:
+    """Make ``work`` [C, C] the lower triangle of ``hessian`` and zeros above it."""
+    torch.tril(hessian, out=work)
 
 
 def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
@@ -91,7 +104,7 @@ def reversed_cholesky_(hessian: Tensor) -> tuple[int, float] | None:
 
 def _pivot(matrix: Tensor, lower: Tensor, index: int) -> float:
     """What ``matrix[index, index]`` is when its turn comes, ``lower`` being right before it."""
-    before = matrix[:index, index : index + 1]
+    before = matrix[index : index + 1, :index].mT
     row = torch.linalg.solve_triangular(lower[:index, :index].tril(), before, upper=False)
     return float(matrix[index, index] - row.square().sum())
 
