@@ -10,10 +10,12 @@ the first and the last, all; at 2:4, at 2:4 in fp8 and, packed as a bitmap, at 5
 same in all contenders, pruned by magnitude: dense with zeros in bf16, or packed; activations in
 bf16 or fp32. The engine, cache and sampler (greedy) are ours in all, with all they do for a dense
 model: sibling linears as one product, oneDNN's own layout for fp32 and linear_dense for bf16 on a
-CPU, fused norms and SwiGLU; "torch_bf16" alone leaves the linears to torch, one by one. They take
-turns, a round of steps each. Before any timing packed and dense must decode the same greedy tokens
-with fp32 activations, where those are asked for, and give the same logits within rounding with bf16
-ones; in fp8, where activations are rounded too, the logits alone are compared.
+CPU, fused norms, SwiGLU and attention, whole layers as one call where weights have 16 bits.
+"torch_bf16" leaves the linears to torch and calls module after module, with our norms and attention
+kernel all the same. They take turns, a round of steps each. Before any timing packed and dense must
+decode the same greedy tokens with fp32 activations, where those are asked for, and give the same
+logits within rounding with bf16 ones; in fp8, where activations are rounded too, the logits alone
+are compared.
 
 Embeddings, the head and the attention over the cache are dense in all, and counted. All contenders
 are in memory at once, an estimated 20 bytes a parameter, 6 with `--dtypes bf16`, which the whole

@@ -21,7 +21,12 @@ def gpu_implementations(packing: str, device: torch.device, tokens: int) -> tupl
 
 def table() -> list[str]:
     """The choice in words, a line for a device and packing: for `rac info`."""
-    lines = ["cpu: native"]
+    lines = [
+        "cpu, 2:4, 2:4-fp8, bitmap: native",
+        "cpu, dense in 16 bits: native up to 8 tokens with AVX2 (not one token in fp16), beyond "
+        "where the CPU has no products of 16 bits; else torch",
+        "GPUs, bitmap: reference; dense: torch",
+    ]
     for packing, devices in GPU.items():
         for (major, minor), ranges in devices.items():
             lines.append(f"sm_{major}{minor}, {packing}: {_words(ranges)}")

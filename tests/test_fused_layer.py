@@ -1,5 +1,7 @@
 """Whole decoder layers of decode steps in one call, inside models."""
 
+import copy
+
 import pytest
 import torch
 from conftest import build_model
@@ -99,6 +101,15 @@ def test_hooks_inside_see_every_step(steps):
     steps.clear()
     decoded(model)
     assert len(steps) == inside * 3 // 2
+
+
+def test_a_copy_of_a_model_has_its_own_weights():
+    model = prepared("qwen2", Linear2to4)
+    expected = decoded(model)
+    copied = copy.deepcopy(model)
+    model.model.layers[0].input_layernorm.weight.zero_()
+    assert decoded(copied) == expected  # its linears are no longer joined: module by module
+    assert decoded(model) != expected
 
 
 @pytest.mark.parametrize("kind", [None, Linear2to4])

@@ -33,6 +33,10 @@ class FusedLayer:
         self.hooks: list[dict] = []
         self.layer: DecoderLayer | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what a copy finds anew in its own modules."""
+        return vars(self) | {"held": [], "hooks": [], "layer": None}
+
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output [B, 1, C]."""
         if not args and self.ready(hidden_states, **kwargs):
