@@ -28,13 +28,17 @@ class _Reached(Exception):  # noqa: N818 - a signal, not an error
 @contextmanager
 def _forwards(layers: nn.ModuleList, replacements: dict[int, Any]) -> Iterator[None]:
     """Replace the `forward` of some layers for the length of a `with` block."""
+    before = {index: vars(layers[index]).get("forward") for index in replacements}
     try:
         for index, function in replacements.items():
             layers[index].forward = function
         yield
     finally:
-        for index in replacements:
-            del layers[index].forward
+        for index, own in before.items():
+            if own is None:
+                vars(layers[index]).pop("forward", None)
+            else:
+                layers[index].forward = own
 
 
 def _pass_on(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
