@@ -12,6 +12,7 @@ from sparse_linear import inputs, sparse_weight
 from rac_kernels import (
     CaptureBuffer,
     DecoderLayer,
+    _native,
     decode_attention,
     linear_2to4,
     linear_2to4_fp8,
@@ -119,6 +120,18 @@ def test_the_bits_of_its_parts(kinds, dtype, normed, batch, columns):
         assert torch.equal(staged(buffer), rows[active])
     assert torch.equal(layer(x, keys, values, mask=mask, rotary=rotary), expected)
     assert expected.isfinite().all() and expected.float().std() > 0.5
+
+
+@pytest.mark.parametrize("kinds", [["dense"] * 4, ["2:4", "bitmap", "2:4-fp8", "2:4"]], ids=str)
+@pytest.mark.parametrize("batch", [8, 17, 3000])  # one thread does what lies between, or all
+def test_any_number_of_threads(kinds, batch):
+    layer = Parts(kinds, normed=True).layer()
+    x, keys, values, mask, rotary = problem(batch, 30)
+    found = []
+    for threads in (1, 2, 5):
+        with _native.use_threads(threads):
+            found.append(layer(x, keys, values, mask=mask, rotary=rotary))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @every_instruction_set

@@ -20,8 +20,6 @@
 #include <type_traits>
 #include <vector>
 
-#include <omp.h>
-
 #include "attention_chunk.h"
 #include "rotary.h"
 
@@ -32,26 +30,9 @@ constexpr int QUERIES = 4;  // that share the key or the value that is loaded
 
 int64_t up_to(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
-// What tasks leave behind, and what threads work in.
-struct Shared {
-  explicit Shared(const DecodeAttention& job)
-      : splits((job.columns + SPLIT - 1) / SPLIT),
-        padded(up_to(job.width, PARTS)),
-        sums(job.batch * job.groups * splits * job.per_group * (padded + 2)),
-        scratch(job.threads * scratch_size(job)) {}
-
-  int64_t scratch_size(const DecodeAttention& job) const {
-    return up_to(job.per_group * (padded + CHUNK), PARTS);
-  }
-
-  int64_t splits, padded;
-  AlignedArray<float> sums;     // of every task: [per_group, padded], then largest and sum of each
-  AlignedArray<float> scratch;  // of every thread: queries [per_group, padded], p [., CHUNK]
-};
-
-// One task's part of Shared::sums.
+// One task's part of AttentionScratch::sums.
 struct Partial {
-  Partial(Shared& shared, const DecodeAttention& job, int64_t task)
+  Partial(AttentionScratch& shared, const DecodeAttention& job, int64_t task)
       : values(shared.sums.get() + task * job.per_group * (shared.padded + 2)),
         largest(values + job.per_group * shared.padded), sum(largest + job.per_group) {}
 
@@ -136,7 +117,7 @@ RAC_INLINE void attend_chunk(const DecodeAttention& job, int64_t b, int64_t grou
 }
 
 template <int L, typename T>
-RAC_INLINE void attend(const DecodeAttention& job, Shared& shared, int64_t task, float* scratch) {
+RAC_INLINE void attend(const DecodeAttention& job, AttentionScratch& shared, int64_t task, float* scratch) {
   const int64_t split = task % shared.splits, pair = task / shared.splits;
   const int64_t b = pair / job.groups, group = pair % job.groups, padded = shared.padded;
   const int64_t last = std::min(job.columns, (split + 1) * SPLIT);
@@ -167,7 +148,7 @@ RAC_INLINE void attend(const DecodeAttention& job, Shared& shared, int64_t task,
 
 // The output of one sequence's group; zeros where nothing is attended over.
 template <typename T>
-RAC_INLINE void combine(const DecodeAttention& job, Shared& shared, int64_t pair) {
+RAC_INLINE void combine(const DecodeAttention& job, AttentionScratch& shared, int64_t pair) {
   const int64_t padded = shared.padded;
   auto* to = static_cast<Element<T>*>(job.output) + pair * job.per_group * job.width;
   std::vector<float> values(padded);
@@ -196,43 +177,55 @@ RAC_INLINE void combine(const DecodeAttention& job, Shared& shared, int64_t pair
 }
 
 template <int L, typename T>
-RAC_INLINE void attention_rows(const DecodeAttention& job, Shared& shared, int thread) {
-  float* scratch = shared.scratch.get() + thread * shared.scratch_size(job);
-  const int64_t pairs = job.batch * job.groups;
-#pragma omp for schedule(static)
-  for (int64_t task = 0; task < pairs * shared.splits; ++task) {
-    attend<L, T>(job, shared, task, scratch);
+RAC_INLINE void attention_rows(const DecodeAttention& job, AttentionScratch& shared,
+                               const Team& team) {
+  float* const work = shared.work.get() + team.thread * shared.size;
+  const int64_t pairs = job.batch * job.groups, tasks = pairs * shared.splits;
+  for (int64_t task = team.begin(tasks); task < team.end(tasks); ++task) {
+    attend<L, T>(job, shared, task, work);
   }
-#pragma omp for schedule(static)
-  for (int64_t pair = 0; pair < pairs; ++pair) combine<T>(job, shared, pair);
+  team.wait();
+  for (int64_t pair = team.begin(pairs); pair < team.end(pairs); ++pair) {
+    combine<T>(job, shared, pair);
+  }
 }
 
 template <int L>
-RAC_INLINE void attention_any(const DecodeAttention& job, Shared& shared, int thread) {
-  if (job.dtype == 0) attention_rows<L, Float>(job, shared, thread);
-  else attention_rows<L, BFloat16>(job, shared, thread);
+RAC_INLINE void attention_any(const DecodeAttention& job, AttentionScratch& shared,
+                              const Team& team) {
+  if (job.dtype == 0) attention_rows<L, Float>(job, shared, team);
+  else attention_rows<L, BFloat16>(job, shared, team);
 }
 
-void attention_baseline(const DecodeAttention& job, Shared& shared, int thread) {
-  attention_any<4>(job, shared, thread);
+void attention_baseline(const DecodeAttention& job, AttentionScratch& shared, const Team& team) {
+  attention_any<4>(job, shared, team);
 }
-RAC_AVX2 void attention_avx2(const DecodeAttention& job, Shared& shared, int thread) {
-  attention_any<8>(job, shared, thread);
+RAC_AVX2 void attention_avx2(const DecodeAttention& job, AttentionScratch& shared,
+                             const Team& team) {
+  attention_any<8>(job, shared, team);
 }
-RAC_AVX512 void attention_avx512(const DecodeAttention& job, Shared& shared, int thread) {
-  attention_any<16>(job, shared, thread);
+RAC_AVX512 void attention_avx512(const DecodeAttention& job, AttentionScratch& shared,
+                                 const Team& team) {
+  attention_any<16>(job, shared, team);
 }
 
 }  // namespace
 
+AttentionScratch::AttentionScratch(const DecodeAttention& job, int threads)
+    : splits((job.columns + SPLIT - 1) / SPLIT), padded(up_to(job.width, PARTS)),
+      size(up_to(job.per_group * (padded + CHUNK), PARTS)),
+      sums(job.batch * job.groups * splits * job.per_group * (padded + 2)), work(threads * size) {}
+
+void decode_attention(const DecodeAttention& job, AttentionScratch& scratch, const Team& team) {
+  pick(attention_baseline, attention_avx2, attention_avx512)(job, scratch, team);
+}
+
 void decode_attention(const DecodeAttention& job, const Ring& ring) {
-  Shared shared(job);
-  const auto run = pick(attention_baseline, attention_avx2, attention_avx512);
+  AttentionScratch scratch(job, job.threads);
   if (job.threads == 1) {
-    run(job, shared, 0);
+    decode_attention(job, scratch, Team{0, 1, nullptr});
   } else {
-#pragma omp parallel num_threads(job.threads)
-    run(job, shared, omp_get_thread_num());
+    run_team(job.threads, [&](const Team& team) { decode_attention(job, scratch, team); });
   }
   const int64_t row = job.groups * job.per_group * job.width * (job.dtype == 0 ? 4 : 2);
   capture(ring, static_cast<const uint8_t*>(job.output), row, job.batch, row);

@@ -6,6 +6,8 @@
 #include <cstdint>
 
 #include "capture.h"
+#include "lanes.h"
+#include "team.h"
 
 // [batch, heads, columns, width]: strides in elements, elements of a column are neighbours.
 struct CacheView {
@@ -34,3 +36,16 @@ struct DecodeAttention {
 };
 
 void decode_attention(const DecodeAttention& job, const Ring& ring);
+
+// What the tasks of decode_attention.cpp leave behind, and what threads work in.
+struct AttentionScratch {
+  AttentionScratch(const DecodeAttention& job, int threads);
+
+  int64_t splits, padded;
+  int64_t size;  // of a thread's part of `work`
+  AlignedArray<float> sums;  // of every task: [per_group, padded], then largest and sum of each
+  AlignedArray<float> work;  // of every thread: queries [per_group, padded], p [., CHUNK]
+};
+
+// The same by a team that is together already, all of it; nothing is appended to a ring.
+void decode_attention(const DecodeAttention& job, AttentionScratch& scratch, const Team& team);

@@ -1,11 +1,17 @@
 // The parts of decoder_layer.h in order. What lies between them is scratch memory of the calling
 // thread, kept from call to call.
+//
+// Threads are woken once a layer: where what lies between the products is too little to share, one
+// thread does it, and the others wait for the next product, spinning (team.h).
 
 #include "decoder_layer.h"
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "elements.h"
+#include "team.h"
 
 namespace {
 
@@ -61,9 +67,18 @@ struct Run {
     return y;
   }
 
-  uint8_t* multiply(const Projection& projection, const void* x) {
+  uint8_t* multiply(const Projection& projection, const void* x, const Team& team) {
     uint8_t* const y = take(projection.weight.rows);
-    linear(projection, x, element, y, step.batch, step.threads);
+    if (team.threads == 1) {
+      linear(projection, x, element, y, step.batch, step.threads);
+      return y;
+    }
+    phases.emplace(projection, x, element, y, step.batch, team.threads);
+    phases->prepare();
+    team.wait();
+    phases->run();
+    team.wait();
+    phases->finish();
     return y;
   }
 
@@ -78,7 +93,7 @@ struct Run {
     return y;
   }
 
-  const void* attend(const uint8_t* qkv) {
+  const void* attend(const uint8_t* qkv, const Team& team) {
     const int64_t heads = layer.groups * layer.per_group, width = layer.width;
     const int64_t stride = layer.qkv.weight.rows;
     const uint8_t* const keys = qkv + heads * width * size;
@@ -91,14 +106,22 @@ struct Run {
       key = norm_heads(layer.key_norm, keys, stride * size, layer.groups);
     }
     uint8_t* const output = take(heads * width);
-    const int64_t work = step.batch * heads * step.columns * width;
-    decode_attention({query, normed ? heads * width : stride, key,
-                      normed ? layer.groups * width : stride, values, stride, step.cosine,
-                      step.sine, step.stride_rotary, step.keys, step.values, step.mask,
-                      step.stride_mask, output, layer.scaling, step.batch, layer.groups,
-                      layer.per_group, step.columns, width, layer.dtype,
-                      work < PARALLEL ? 1 : step.threads},
-                     step.rings[1]);
+    const bool alone = step.batch * heads * step.columns * width < PARALLEL;
+    attention.emplace(DecodeAttention{
+        query, normed ? heads * width : stride, key, normed ? layer.groups * width : stride, values,
+        stride, step.cosine, step.sine, step.stride_rotary, step.keys, step.values, step.mask,
+        step.stride_mask, output, layer.scaling, step.batch, layer.groups, layer.per_group,
+        step.columns, width, layer.dtype, alone ? 1 : step.threads});
+    if (team.threads == 1) {
+      decode_attention(*attention, step.rings[1]);
+      return output;
+    }
+    attention_scratch.emplace(*attention, team.threads);
+    team.wait();
+    decode_attention(*attention, *attention_scratch, team);
+    team.wait();
+    const int64_t row = heads * width * size;
+    capture(step.rings[1], output, row, step.batch, row);
     return output;
   }
 
@@ -132,11 +155,47 @@ struct Run {
                       count - i);
   }
 
+  // The whole layer; with a team, by its first thread, while the others follow.
+  void lead(const Team& team) {
+    const uint8_t* const qkv = multiply(layer.qkv, norm(layer.norm, step.x, step.rings[0]), team);
+    const uint8_t* const attended = multiply(layer.output, attend(qkv, team), team);
+    uint8_t* const middle = take(layer.hidden());
+    add(step.x, attended, middle);
+    const void* const normed = norm(layer.mlp_norm, middle, step.rings[2]);
+    const uint8_t* const gate_up = multiply(layer.gate_up, normed, team);
+    const uint8_t* const down = multiply(layer.down, activate(gate_up), team);
+    add(middle, down, step.y);
+  }
+
+  // What lead() has ready, in its order.
+  void follow(const Team& team) {
+    share_product(team);
+    team.wait();
+    decode_attention(*attention, *attention_scratch, team);
+    team.wait();
+    for (int i = 0; i < 3; ++i) share_product(team);
+  }
+
+  void share_product(const Team& team) {
+    team.wait();
+    phases->run();
+    team.wait();
+  }
+
+  // Whether one thread is to do all between the products.
+  bool small() const {
+    const int64_t most = std::max(layer.features(), layer.qkv.weight.rows);
+    return step.batch * std::max(most, layer.hidden()) < PARALLEL;
+  }
+
   const DecoderLayer& layer;
   const LayerStep& step;
   Scratch& scratch;
   int64_t size;  // bytes of an element
   Element element;
+  std::optional<LinearPhases> phases;
+  std::optional<DecodeAttention> attention;
+  std::optional<AttentionScratch> attention_scratch;
 };
 
 }  // namespace
@@ -144,12 +203,12 @@ struct Run {
 void decode_layer(const DecoderLayer& layer, const LayerStep& step) {
   static thread_local Scratch scratch;
   Run run(layer, step, scratch);
-  const uint8_t* const qkv = run.multiply(layer.qkv, run.norm(layer.norm, step.x, step.rings[0]));
-  const uint8_t* const attended = run.multiply(layer.output, run.attend(qkv));
-  uint8_t* const middle = run.take(layer.hidden());
-  run.add(step.x, attended, middle);
-  const void* const normed = run.norm(layer.mlp_norm, middle, step.rings[2]);
-  const uint8_t* const gate_up = run.multiply(layer.gate_up, normed);
-  const uint8_t* const down = run.multiply(layer.down, run.activate(gate_up));
-  run.add(middle, down, step.y);
+  if (step.threads == 1 || !run.small()) {
+    run.lead(Team{0, 1, nullptr});
+    return;
+  }
+  run_team(step.threads, [&](const Team& team) {
+    if (team.thread == 0) run.lead(team);
+    else run.follow(team);
+  });
 }

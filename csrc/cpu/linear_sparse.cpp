@@ -19,9 +19,21 @@ constexpr int64_t PARALLEL = 1 << 18;
 
 int threads_for(int64_t elements, int threads) { return elements < PARALLEL ? 1 : threads; }
 
-void run(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scratch) {
+void run_kernel(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scratch) {
 #pragma omp parallel num_threads(job.threads)
   kernel(job, scratch);
+}
+
+int64_t groups_of(const SparseLinear& job) {
+  return (job.tokens + tokens_at_once(job) - 1) / tokens_at_once(job);
+}
+
+SparseLinear job_of(const Projection& projection, const void* x, Element element, float* y,
+                    int64_t tokens, int threads) {
+  const LinearWeight& weight = projection.weight;
+  return {x, y, weight.values, weight.codes, weight.offsets, weight.scale, projection.bias, tokens,
+          weight.rows, weight.columns, element, weight.value, projection.rounds_x, threads,
+          (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
 }
 
 float element(const SparseLinear& job, int64_t token, int64_t column) {
@@ -58,8 +70,8 @@ void spread_not_finite(const SparseLinear& job, const uint8_t* finite) {
 }  // namespace
 
 void linear_sparse(const SparseLinear& job) {
-  const int64_t at_once = tokens_at_once(job), groups = (job.tokens + at_once - 1) / at_once;
-  AlignedArray<float> panels(groups * at_once * job.padded);
+  const int64_t groups = groups_of(job);
+  AlignedArray<float> panels(groups * tokens_at_once(job) * job.padded);
   AlignedArray<uint8_t> finite(job.tokens);
   AlignedArray<float> x_scale(job.rounds_x ? job.tokens : 0);
   const LinearScratch scratch{panels.get(), finite.get(), x_scale.get()};
@@ -67,22 +79,45 @@ void linear_sparse(const SparseLinear& job) {
   const int threads = threads_for(job.tokens * job.columns, job.threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t group = 0; group < groups; ++group) arrange(job, scratch, group);
-  run(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
+  run_kernel(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
   if (job.codes && !job.offsets) spread_not_finite(job, finite.get());
 }
 
 void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
             int threads) {
-  const LinearWeight& weight = projection.weight;
   const bool rounds = element == Element::BF16;
-  const int64_t count = tokens * weight.rows;
+  const int64_t count = tokens * projection.weight.rows;
   AlignedArray<float> sums(rounds ? count : 0);
   float* const y32 = rounds ? sums.get() : static_cast<float*>(y);
-  linear_sparse({x, y32, weight.values, weight.codes, weight.offsets, weight.scale,
-                 projection.bias, tokens, weight.rows, weight.columns, element, weight.value,
-                 projection.rounds_x, threads,
-                 (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO});
+  linear_sparse(job_of(projection, x, element, y32, tokens, threads));
   if (rounds) linear_round(y32, static_cast<uint16_t*>(y), count, threads);
+}
+
+LinearPhases::LinearPhases(const Projection& projection, const void* x, Element element, void* y,
+                           int64_t tokens, int threads)
+    : sums_(element == Element::BF16 ? tokens * projection.weight.rows : 0), y_(y),
+      job_(job_of(projection, x, element,
+                  element == Element::BF16 ? sums_.get() : static_cast<float*>(y), tokens,
+                  threads)),
+      panels_(groups_of(job_) * tokens_at_once(job_) * job_.padded),
+      x_scale_(job_.rounds_x ? tokens : 0), finite_(tokens) {}
+
+void LinearPhases::prepare() {
+  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
+  const LinearScratch scratch{panels_.get(), finite_.get(), x_scale_.get()};
+  for (int64_t group = 0; group < groups_of(job_); ++group) arrange(job_, scratch, group);
+}
+
+void LinearPhases::run() {
+  const LinearScratch scratch{panels_.get(), finite_.get(), x_scale_.get()};
+  pick(linear_baseline, linear_avx2, linear_avx512)(job_, scratch);
+}
+
+void LinearPhases::finish() {
+  if (job_.codes && !job_.offsets) spread_not_finite(job_, finite_.get());
+  if (job_.y != y_) {
+    linear_round(job_.y, static_cast<uint16_t*>(y_), job_.tokens * job_.rows, 1);
+  }
 }
 
 void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {

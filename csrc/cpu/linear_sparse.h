@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "lanes.h"
+
 // What a packed value is, and what x is.
 enum class Value { BF16, FP16, INT8, FP8 };
 enum class Element { FP32, BF16, FP16 };
@@ -77,6 +79,24 @@ inline int64_t tokens_at_once(const SparseLinear& job) {
   if (job.tokens > 4 && job.codes && !job.offsets) return 8;
   return job.tokens > 2 ? 4 : job.tokens;
 }
+
+// The same product in phases, for threads that are together already: one prepares, all run their
+// shares, and when all have, one finishes.
+class LinearPhases {
+ public:
+  LinearPhases(const Projection& projection, const void* x, Element element, void* y,
+               int64_t tokens, int threads);
+  void prepare();
+  void run();  // in a parallel region, by each of its threads
+  void finish();
+
+ private:
+  AlignedArray<float> sums_;
+  void* y_;
+  SparseLinear job_;
+  AlignedArray<float> panels_, x_scale_;
+  AlignedArray<uint8_t> finite_;
+};
 
 using LinearKernel = void (*)(const SparseLinear&, const LinearScratch&);
 // A kernel's x of the group-th few tokens.

@@ -10,7 +10,7 @@
 
 #include <omp.h>
 
-// Where threads wait for each other: spinning for less than waking one takes, then asleep, so that
+// Where threads wait for each other: spinning as long as waking one takes, then asleep, so that
 // a machine with other things to do loses little.
 class Barrier {
  public:
@@ -34,7 +34,7 @@ class Barrier {
   }
 
  private:
-  static constexpr int SPINS = 1000;  // of some 20 to 40 ns
+  static constexpr int SPINS = 5000;  // of some 20 to 40 ns: about what waking a thread takes
 
   static void pause() {
 #if defined(__x86_64__)

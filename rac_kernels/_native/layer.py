@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rac_kernels._native.capture import ring_addresses
 from rac_kernels._native.linear import shared_weight
-from rac_kernels._native.loading import CPU, DTYPES, load, threads
+from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
@@ -33,6 +33,7 @@ class NativeLayer:
         scaling: float,
     ) -> None:
         self.kept: list[Any] = [norms, linears]
+        self.elements = sum(weight.shape[0] * weight.shape[1] for weight, _ in linears)
         joined = [self._linear(weight, bias) for weight, bias in linears]
         first = norms[0]
         assert first is not None
@@ -73,7 +74,7 @@ class NativeLayer:
             0 if mask is None else mask.stride(0),
             x.shape[0],
             keys.shape[2],
-            threads(),
+            1 if x.shape[0] * self.elements < PARALLEL else threads(),
             [ring_addresses(ring) for ring in rings],
         )
         return y
