@@ -144,22 +144,21 @@ void run_linear(int64_t tokens, Value value, bool codes, bool offsets) {
   std::vector<int64_t> starts(rows + 1);
   for (int64_t row = 0; row <= rows; ++row) starts[row] = row * columns / 2;
   const std::vector<float> scale = random_floats(rows), bias = random_floats(rows);
-  std::vector<float> y(tokens * rows);
-  std::vector<uint16_t> rounded(tokens * rows);
-  linear_sparse({x.data(), y.data(), reinterpret_cast<const uint8_t*>(values.data()),
-                 codes || offsets ? bits.data() : nullptr, offsets ? starts.data() : nullptr,
-                 scale.data(), bias.data(), tokens, rows, columns, Element::BF16, value,
-                 value == Value::FP8, THREADS, columns});
-  linear_round(y.data(), rounded.data(), tokens * rows, THREADS);
+  std::vector<uint16_t> y(tokens * rows);
+  const LinearWeight weight{reinterpret_cast<const uint8_t*>(values.data()),
+                            codes || offsets ? bits.data() : nullptr,
+                            offsets ? starts.data() : nullptr, scale.data(), rows, columns, value};
+  linear({weight, bias.data(), value == Value::FLOAT8}, x.data(), Element::BF16, y.data(), tokens,
+         THREADS);
 }
 
 void run_linears() {
   for (const int64_t tokens : {1, 3, 256}) {  // the last: its x is arranged by all threads
-    run_linear(tokens, Value::BF16, false, false);
-    run_linear(tokens, Value::BF16, false, true);
-    run_linear(tokens, Value::BF16, true, false);
+    run_linear(tokens, Value::BFLOAT16, false, false);
+    run_linear(tokens, Value::BFLOAT16, false, true);
+    run_linear(tokens, Value::BFLOAT16, true, false);
     run_linear(tokens, Value::INT8, true, false);
-    run_linear(tokens, Value::FP8, true, false);
+    run_linear(tokens, Value::FLOAT8, true, false);
   }
   std::vector<uint8_t> metadata(64 * 128 / 8), codes(64 * 128 / 8);
   codes_2to4(metadata.data(), codes.data(), 64, 128, 2, THREADS);

@@ -6,17 +6,12 @@
 #include <array>
 #include <stdexcept>
 
-#include "capture.h"
+#include "addresses.h"
 #include "decode_attention.h"
 
 namespace py = pybind11;
 
 namespace {
-
-Ring ring_at(uintptr_t rows, uintptr_t state, int64_t slots, uintptr_t active) {
-  return Ring{reinterpret_cast<uint8_t*>(rows), reinterpret_cast<int32_t*>(state), slots,
-              reinterpret_cast<const uint8_t*>(active)};
-}
 
 void check(int64_t batch, int64_t features, int dtype) {
   if (batch < 0 || features < 1 || dtype < 0 || dtype > 1) {
@@ -63,10 +58,6 @@ void swiglu_capture_at(uintptr_t gate, int64_t stride_gate, uintptr_t up, int64_
                    threads};
   const py::gil_scoped_release release;
   swiglu_capture(job, ring_at(rows, state, slots, active));
-}
-
-CacheView cache_at(uintptr_t data, const std::array<int64_t, 3>& strides) {
-  return {reinterpret_cast<void*>(data), strides[0], strides[1], strides[2]};
 }
 
 // `shape` is batch, groups, per_group, columns, width.

@@ -5,17 +5,19 @@
 
 #include <array>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
+#include "addresses.h"
 #include "decoder_layer.h"
 
 namespace py = pybind11;
 
 namespace {
 
-using Norm = std::pair<uintptr_t, float>;                     // address, eps
-using Linear = std::tuple<LinearWeight, uintptr_t, bool>;     // weight, bias, rounds_x
-using Staging = std::array<int64_t, 4>;                       // as in bindings_capture.cpp
+using Norm = std::pair<uintptr_t, float>;                           // address, eps
+using Linear = std::tuple<LinearWeight, uintptr_t, bool>;           // weight, bias, rounds_x
+using Staging = std::tuple<uintptr_t, uintptr_t, int64_t, uintptr_t>;  // of ring_at
 
 NormWeight norm_at(const Norm& norm) {
   return {reinterpret_cast<const void*>(norm.first), norm.second};
@@ -23,7 +25,7 @@ NormWeight norm_at(const Norm& norm) {
 
 Projection projection_at(const Linear& linear) {
   const auto& [weight, bias, rounds_x] = linear;
-  if (rounds_x && weight.value != Value::FP8) {
+  if (rounds_x && weight.value != Value::FLOAT8) {
     throw std::invalid_argument("DecoderLayer: x is rounded to fp8 beside fp8 alone");
   }
   return {weight, reinterpret_cast<const float*>(bias), rounds_x};
@@ -50,11 +52,6 @@ DecoderLayer layer_at(const std::array<Norm, 4>& norms, const std::array<Linear,
   return layer;
 }
 
-Ring ring_at(const Staging& staging) {
-  return {reinterpret_cast<uint8_t*>(staging[0]), reinterpret_cast<int32_t*>(staging[1]),
-          staging[2], reinterpret_cast<const uint8_t*>(staging[3])};
-}
-
 void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosine, uintptr_t sine,
              int64_t stride_rotary, uintptr_t keys, const std::array<int64_t, 3>& strides_keys,
              uintptr_t values, const std::array<int64_t, 3>& strides_values, uintptr_t mask,
@@ -68,16 +65,15 @@ void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosi
                  reinterpret_cast<const void*>(cosine),
                  reinterpret_cast<const void*>(sine),
                  stride_rotary,
-                 {reinterpret_cast<void*>(keys), strides_keys[0], strides_keys[1], strides_keys[2]},
-                 {reinterpret_cast<void*>(values), strides_values[0], strides_values[1],
-                  strides_values[2]},
+                 cache_at(keys, strides_keys),
+                 cache_at(values, strides_values),
                  reinterpret_cast<const uint8_t*>(mask),
                  stride_mask,
                  batch,
                  columns,
                  threads,
                  {}};
-  for (size_t i = 0; i < rings.size(); ++i) step.rings[i] = ring_at(rings[i]);
+  for (size_t i = 0; i < rings.size(); ++i) step.rings[i] = std::apply(ring_at, rings[i]);
   const py::gil_scoped_release release;
   decode_layer(layer, step);
 }
@@ -86,5 +82,6 @@ void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosi
 
 void bind_layer(py::module_& module) {
   py::class_<DecoderLayer>(module, "DecoderLayer", py::module_local())
-      .def(py::init(&layer_at)).def("step", &step_at);
+      .def(py::init(&layer_at))
+      .def("step", &step_at);
 }

@@ -36,7 +36,7 @@ LinearWeight weight_at(uintptr_t values, uintptr_t codes, uintptr_t offsets, uin
 // y [tokens, rows] is bfloat16 if x is, else float32.
 void linear_at(const LinearWeight& weight, uintptr_t x, int element, bool rounds_x, uintptr_t y,
                uintptr_t bias, int64_t tokens, int threads) {
-  if (rounds_x && weight.value != Value::FP8) {
+  if (rounds_x && weight.value != Value::FLOAT8) {
     throw std::invalid_argument("SparseWeight: x is rounded to fp8 beside fp8 alone");
   }
   if (tokens < 1 || element < 0 || element > 2 || threads < 1) {

@@ -20,7 +20,7 @@ bool select_mask_at(uintptr_t weight, int64_t stride, int64_t rows, int64_t colu
       threads < 1) {
     throw std::invalid_argument("select_mask: width, together, count or threads out of range");
   }
-  if (static_cast<Score>(score) == Score::WANDA && scale == 0) {
+  if (static_cast<MaskScore>(score) == MaskScore::WANDA && scale == 0) {
     throw std::invalid_argument("select_mask: Wanda's score needs a scale");
   }
   const MaskJob job{reinterpret_cast<const void*>(weight),
@@ -28,7 +28,7 @@ bool select_mask_at(uintptr_t weight, int64_t stride, int64_t rows, int64_t colu
                     rows,
                     columns,
                     dtype,
-                    static_cast<Score>(score),
+                    static_cast<MaskScore>(score),
                     reinterpret_cast<const float*>(scale),
                     reinterpret_cast<uint8_t*>(keep),
                     reinterpret_cast<void*>(pruned),

@@ -43,12 +43,15 @@ struct Run {
   Run(const DecoderLayer& layer, const LayerStep& step, Scratch& scratch)
       : layer(layer), step(step), scratch(scratch), size(layer.dtype == 0 ? 4 : 2),
         element(layer.dtype == 0 ? Element::FP32 : Element::BF16) {
-    const int64_t hidden = layer.hidden(), heads = layer.groups * (layer.per_group + 1);
-    const int64_t rows[] = {hidden, layer.qkv.weight.rows, heads * layer.width, heads * layer.width,
-                            hidden, hidden,                hidden,              layer.features(),
-                            layer.gate_up.weight.rows,     hidden};
+    // All that is taken: norm, qkv, normed queries and keys, attention; o, sum, norm; gate and up,
+    // activation, down.
+    const int64_t hidden = layer.hidden(), keys = layer.groups * layer.width;
+    const int64_t heads = keys * layer.per_group, gate_up = layer.gate_up.weight.rows;
     int64_t bytes = 0;
-    for (const int64_t row : rows) bytes += Scratch::room(step.batch * row * size);
+    for (const int64_t row : {hidden, layer.qkv.weight.rows, heads, keys, heads, hidden, hidden,
+                              hidden, gate_up, layer.features(), hidden}) {
+      bytes += Scratch::room(step.batch * row * size);
+    }
     scratch.reserve(bytes);
   }
 
@@ -74,11 +77,11 @@ struct Run {
       return y;
     }
     phases.emplace(projection, x, element, y, step.batch, team.threads);
-    phases->prepare();
+    phases->prepare(1);
     team.wait();
     phases->run();
     team.wait();
-    phases->finish();
+    phases->finish(1);
     return y;
   }
 
@@ -147,7 +150,8 @@ struct Run {
     auto* to = static_cast<Storage*>(y);
     int64_t i = 0;
     for (; i + 4 <= count; i += 4) {
-      T::template store<4>(to + i, T::template load<4>(from_a + i) + T::template load<4>(from_b + i));
+      const F32<4> sum = T::template load<4>(from_a + i) + T::template load<4>(from_b + i);
+      T::template store<4>(to + i, sum);
     }
     if (i == count) return;
     store_first<4, T>(to + i, load_first<4, T>(from_a + i, count - i) +

@@ -19,11 +19,6 @@ constexpr int64_t PARALLEL = 1 << 18;
 
 int threads_for(int64_t elements, int threads) { return elements < PARALLEL ? 1 : threads; }
 
-void run_kernel(const SparseLinear& job, LinearKernel kernel, const LinearScratch& scratch) {
-#pragma omp parallel num_threads(job.threads)
-  kernel(job, scratch);
-}
-
 int64_t groups_of(const SparseLinear& job) {
   return (job.tokens + tokens_at_once(job) - 1) / tokens_at_once(job);
 }
@@ -67,60 +62,8 @@ void spread_not_finite(const SparseLinear& job, const uint8_t* finite) {
   }
 }
 
-}  // namespace
-
-void linear_sparse(const SparseLinear& job) {
-  const int64_t groups = groups_of(job);
-  AlignedArray<float> panels(groups * tokens_at_once(job) * job.padded);
-  AlignedArray<uint8_t> finite(job.tokens);
-  AlignedArray<float> x_scale(job.rounds_x ? job.tokens : 0);
-  const LinearScratch scratch{panels.get(), finite.get(), x_scale.get()};
-  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
-  const int threads = threads_for(job.tokens * job.columns, job.threads);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t group = 0; group < groups; ++group) arrange(job, scratch, group);
-  run_kernel(job, pick(linear_baseline, linear_avx2, linear_avx512), scratch);
-  if (job.codes && !job.offsets) spread_not_finite(job, finite.get());
-}
-
-void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
-            int threads) {
-  const bool rounds = element == Element::BF16;
-  const int64_t count = tokens * projection.weight.rows;
-  AlignedArray<float> sums(rounds ? count : 0);
-  float* const y32 = rounds ? sums.get() : static_cast<float*>(y);
-  linear_sparse(job_of(projection, x, element, y32, tokens, threads));
-  if (rounds) linear_round(y32, static_cast<uint16_t*>(y), count, threads);
-}
-
-LinearPhases::LinearPhases(const Projection& projection, const void* x, Element element, void* y,
-                           int64_t tokens, int threads)
-    : sums_(element == Element::BF16 ? tokens * projection.weight.rows : 0), y_(y),
-      job_(job_of(projection, x, element,
-                  element == Element::BF16 ? sums_.get() : static_cast<float*>(y), tokens,
-                  threads)),
-      panels_(groups_of(job_) * tokens_at_once(job_) * job_.padded),
-      x_scale_(job_.rounds_x ? tokens : 0), finite_(tokens) {}
-
-void LinearPhases::prepare() {
-  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
-  const LinearScratch scratch{panels_.get(), finite_.get(), x_scale_.get()};
-  for (int64_t group = 0; group < groups_of(job_); ++group) arrange(job_, scratch, group);
-}
-
-void LinearPhases::run() {
-  const LinearScratch scratch{panels_.get(), finite_.get(), x_scale_.get()};
-  pick(linear_baseline, linear_avx2, linear_avx512)(job_, scratch);
-}
-
-void LinearPhases::finish() {
-  if (job_.codes && !job_.offsets) spread_not_finite(job_, finite_.get());
-  if (job_.y != y_) {
-    linear_round(job_.y, static_cast<uint16_t*>(y_), job_.tokens * job_.rows, 1);
-  }
-}
-
-void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads) {
+// y rounded to bfloat16.
+void round_all(const float* y, uint16_t* rounded, int64_t count, int threads) {
   threads = threads_for(count, threads);
   const int64_t whole = count / 4 * 4;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -129,6 +72,45 @@ void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads)
     store_first<4, BFloat16>(rounded + whole, load_first<4, Float>(y + whole, count - whole),
                              count - whole);
   }
+}
+
+}  // namespace
+
+LinearPhases::LinearPhases(const Projection& projection, const void* x, Element element, void* y,
+                           int64_t tokens, int threads)
+    : sums_(element == Element::BF16 ? tokens * projection.weight.rows : 0), y_(y),
+      job_(job_of(projection, x, element,
+                  element == Element::BF16 ? sums_.get() : static_cast<float*>(y), tokens,
+                  threads)),
+      panels_(groups_of(job_) * tokens_at_once(job_) * job_.padded),
+      x_scale_(job_.rounds_x ? tokens : 0), finite_(tokens),
+      scratch_{panels_.get(), finite_.get(), x_scale_.get()} {}
+
+void LinearPhases::prepare(int threads) {
+  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
+  const int64_t groups = groups_of(job_);
+  threads = threads_for(job_.tokens * job_.columns, threads);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t group = 0; group < groups; ++group) arrange(job_, scratch_, group);
+}
+
+void LinearPhases::run() {
+  pick(linear_baseline, linear_avx2, linear_avx512)(job_, scratch_);
+}
+
+void LinearPhases::finish(int threads) {
+  if (job_.codes && !job_.offsets) spread_not_finite(job_, finite_.get());
+  if (job_.y == y_) return;
+  round_all(job_.y, static_cast<uint16_t*>(y_), job_.tokens * job_.rows, threads);
+}
+
+void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
+            int threads) {
+  LinearPhases phases(projection, x, element, y, tokens, threads);
+  phases.prepare(threads);
+#pragma omp parallel num_threads(threads)
+  phases.run();
+  phases.finish(threads);
 }
 
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
+#include "../value.h"
 #include "lanes.h"
 
-// What a packed value is, and what x is.
-enum class Value { BF16, FP16, INT8, FP8 };
+// What x is.
 enum class Element { FP32, BF16, FP16 };
 
 // y = x W^T, then scaled and shifted by row of W; x as it is or rounded to e4m3, token by token. W
@@ -52,15 +52,10 @@ struct Projection {
   bool rounds_x;
 };
 
-// By dot products along the rows of W, a weight decoded in a register for up to 8 tokens.
-void linear_sparse(const SparseLinear& job);
-
-// y [tokens, rows] of x [tokens, columns]: bfloat16 if x is, else float32.
+// y [tokens, rows] of x [tokens, columns]: bfloat16 if x is, else float32. By dot products along the
+// rows of W, a weight decoded in a register for up to 8 tokens.
 void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
             int threads);
-
-// y [tokens, rows] rounded to bfloat16.
-void linear_round(const float* y, uint16_t* rounded, int64_t count, int threads);
 
 // Codes of all rows from the metadata of Packed2to4, see pack_2to4.py: int16 [rows, C / 16] or, for
 // values of one byte, int32 [rows, C / 32], in CUTLASS's order.
@@ -86,9 +81,10 @@ class LinearPhases {
  public:
   LinearPhases(const Projection& projection, const void* x, Element element, void* y,
                int64_t tokens, int threads);
-  void prepare();
+  // The other two may take threads of their own, those the job has, unless they are together.
+  void prepare(int threads);
   void run();  // in a parallel region, by each of its threads
-  void finish();
+  void finish(int threads);
 
  private:
   AlignedArray<float> sums_;
@@ -96,6 +92,7 @@ class LinearPhases {
   SparseLinear job_;
   AlignedArray<float> panels_, x_scale_;
   AlignedArray<uint8_t> finite_;
+  LinearScratch scratch_;
 };
 
 using LinearKernel = void (*)(const SparseLinear&, const LinearScratch&);

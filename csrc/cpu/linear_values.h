@@ -151,14 +151,14 @@ RAC_INLINE void with_element(Element element, Run run) {
 template <typename Run>
 RAC_INLINE void with_packing(const SparseLinear& job, Run run) {
   if (!job.codes) {
-    if (job.value == Value::BF16) run(Packed<Bf16, Packing::DENSE>());
+    if (job.value == Value::BFLOAT16) run(Packed<Bf16, Packing::DENSE>());
     else run(Packed<Fp16, Packing::DENSE>());
   } else if (job.offsets) {
-    if (job.value == Value::BF16) run(Packed<Bf16, Packing::BITMAP>());
+    if (job.value == Value::BFLOAT16) run(Packed<Bf16, Packing::BITMAP>());
     else run(Packed<Fp16, Packing::BITMAP>());
-  } else if (job.value == Value::BF16) {
+  } else if (job.value == Value::BFLOAT16) {
     run(Packed<Bf16, Packing::TWO_TO_FOUR>());
-  } else if (job.value == Value::FP16) {
+  } else if (job.value == Value::FLOAT16) {
     run(Packed<Fp16, Packing::TWO_TO_FOUR>());
   } else if (job.value == Value::INT8) {
     run(Packed<Int8, Packing::TWO_TO_FOUR>());

@@ -41,15 +41,15 @@ RAC_INLINE uint32_t bits_at(const void* from, int64_t i) {
 
 // keys[i] for `count` weights of a row; true if a score is NaN. Sign and magnitude become two's
 // complement, which knows no -0.
-template <int DTYPE, Score SCORE>
+template <int DTYPE, MaskScore SCORE>
 RAC_INLINE bool keys_of(const void* __restrict from, const float* __restrict scale, int64_t count,
                         int32_t* __restrict keys) {
   int32_t nan = 0;
   for (int64_t i = 0; i < count; ++i) {
     uint32_t bits = bits_at<DTYPE>(from, i);
-    if (SCORE == Score::WANDA) bits = bits_of(float_of(bits & 0x7fffffff) * scale[i]);
+    if (SCORE == MaskScore::WANDA) bits = bits_of(float_of(bits & 0x7fffffff) * scale[i]);
     const int32_t magnitude = bits & 0x7fffffff;
-    const int32_t sign = SCORE == Score::VALUE ? static_cast<int32_t>(bits) >> 31 : 0;
+    const int32_t sign = SCORE == MaskScore::VALUE ? static_cast<int32_t>(bits) >> 31 : 0;
     nan |= magnitude > INFINITE;
     keys[i] = (magnitude ^ sign) - sign;
   }
@@ -59,9 +59,13 @@ RAC_INLINE bool keys_of(const void* __restrict from, const float* __restrict sca
 template <int DTYPE>
 RAC_INLINE bool keys_by_score(const MaskJob& job, const void* from, int64_t column, int64_t count,
                               int32_t* keys) {
-  if (job.score == Score::VALUE) return keys_of<DTYPE, Score::VALUE>(from, nullptr, count, keys);
-  if (job.score == Score::ABS) return keys_of<DTYPE, Score::ABS>(from, nullptr, count, keys);
-  return keys_of<DTYPE, Score::WANDA>(from, job.scale + column, count, keys);
+  if (job.score == MaskScore::VALUE) {
+    return keys_of<DTYPE, MaskScore::VALUE>(from, nullptr, count, keys);
+  }
+  if (job.score == MaskScore::ABS) {
+    return keys_of<DTYPE, MaskScore::ABS>(from, nullptr, count, keys);
+  }
+  return keys_of<DTYPE, MaskScore::WANDA>(from, job.scale + column, count, keys);
 }
 
 RAC_INLINE const void* weight_at(const MaskJob& job, int64_t row, int64_t column) {

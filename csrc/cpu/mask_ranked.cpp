@@ -74,7 +74,7 @@ RAC_AVX512 bool rank_avx512(const MaskJob& job) { return rank_spans<16>(job); }
 
 bool mask_ranked(const MaskJob& job) {
   MaskJob flat = job;
-  if (job.stride == job.columns && job.score != Score::WANDA) {  // groups need no rows
+  if (job.stride == job.columns && job.score != MaskScore::WANDA) {  // groups need no rows
     flat.columns = flat.stride = job.rows * job.columns;
     flat.rows = 1;
   }

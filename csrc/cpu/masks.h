@@ -10,7 +10,7 @@ struct Selection {
 };
 
 // What a weight is ranked by.
-enum class Score {
+enum class MaskScore {
   VALUE,  // its value, of either sign
   ABS,    // its magnitude
   WANDA,  // its magnitude times the scale of its column, in float32
@@ -24,7 +24,7 @@ struct MaskJob {
   int64_t stride;      // elements between rows
   int64_t rows, columns;
   int dtype;  // 0 float32, 1 bfloat16, 2 float16
-  Score score;
+  MaskScore score;
   const float* scale;  // [columns] for WANDA
   uint8_t* keep;       // [rows, columns], output: 1 = kept
   void* pruned;        // as weight but contiguous, output: 0 where pruned; null: not wanted

@@ -5,17 +5,18 @@ decode step of the model, made when it is loaded, both must give the same bits.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from rac.engines.attention import NAME
 from rac.engines.cache import SlotCache
 from rac.engines.fused_attention import FusedAttention, attention_candidate
 from rac.engines.fused_layer import FusedLayer, layer_candidate
-from rac.engines.inputs import call_model
+from rac.engines.inputs import call_model, left_pad, prefill
 
 TOKENS = 3  # of the longer of two sequences, before the tiny step
 
@@ -30,17 +31,19 @@ def fuse_step(model: PreTrainedModel) -> dict[str, int]:
     count = {"attention": 0, "layer": 0}
     if not on_cpu or model.config._attn_implementation != NAME:
         return count
+    ids, mask = left_pad([list(range(TOKENS)), list(range(TOKENS - 1))], torch.device("cpu"))
     prefilled = None
     for name, candidate in (("attention", attention_candidate), ("layer", layer_candidate)):
         found = [fused for module in model.modules() if (fused := candidate(module)) is not None]
         if not found:
             break
-        prefilled = prefilled or _prefill(model)
-        count[name] = _fuse_agreeing(model, prefilled, found)
+        if prefilled is None:
+            prefilled = prefill(model, ids, mask)[1]
+        count[name] = _fuse_agreeing(found, partial(_decode, model, prefilled, mask))
     return count
 
 
-def _fuse_agreeing(model: PreTrainedModel, prefilled: Cache, found: list) -> int:
+def _fuse_agreeing(found: list[FusedAttention | FusedLayer], decode: Callable[[], None]) -> int:
     """Put in those of `found` that give the same as the modules' own forwards; how many."""
     agreed: list[FusedAttention | FusedLayer] = []
 
@@ -58,7 +61,7 @@ def _fuse_agreeing(model: PreTrainedModel, prefilled: Cache, found: list) -> int
     for fused in found:
         fused.module.forward = compare(fused)
     try:
-        _decode(model, prefilled)
+        decode()
     finally:
         for fused in found:
             fused.module.forward = fused.own
@@ -86,37 +89,13 @@ def _same(fused: FusedAttention | FusedLayer, output: Any, kwargs: dict[str, Any
     return same and isinstance(output, Tensor) and torch.equal(output, ours)
 
 
-def _inputs() -> tuple[Tensor, Tensor]:
-    """Ids and mask of two sequences, of which one is shorter."""
-    ids = torch.arange(2 * TOKENS).view(2, TOKENS)
-    mask = torch.ones_like(ids)
-    mask[1, 0] = 0
-    return ids, mask
-
-
-def _prefill(model: PreTrainedModel) -> Cache:
-    ids, mask = _inputs()
-    cache = DynamicCache()
-    call_model(
-        model,
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return cache
-
-
-def _decode(model: PreTrainedModel, prefilled: Cache) -> None:
-    """One decode step of the two sequences."""
-    ids, mask = _inputs()
+def _decode(model: PreTrainedModel, prefilled: Cache, mask: Tensor) -> None:
+    """One decode step of two sequences whose prompts' `mask` [2, T] is given."""
     cache = SlotCache(prefilled, 2 * TOKENS, static=False)
     cache.open_step()
     call_model(
         model,
-        input_ids=ids[:, :1],
+        input_ids=torch.arange(2)[:, None],
         attention_mask=torch.cat((mask, mask[:, -1:]), dim=1),
         position_ids=mask.sum(1, keepdim=True),
         past_key_values=cache,

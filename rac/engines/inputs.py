@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 
 def stop_token_ids(model: PreTrainedModel) -> set[int]:
@@ -26,6 +26,21 @@ def call_model(model: PreTrainedModel, **inputs: Any) -> Any:
     """The model's own forward, told those of `inputs` that it takes."""
     accepted = inspect.signature(model.forward).parameters
     return model(**{name: value for name, value in inputs.items() if name in accepted})
+
+
+def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, DynamicCache]:
+    """The last column's logits [B, V] and the cache of rows as `left_pad` aligns them, [B, T]."""
+    cache = DynamicCache()
+    logits = call_model(
+        model,
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    return logits, cache
 
 
 def left_pad(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rac.engines.base import Sampling, Trace
 from rac.engines.cache import SlotCache
-from rac.engines.inputs import call_model, context_length, left_pad, stop_token_ids
+from rac.engines.inputs import context_length, left_pad, prefill, stop_token_ids
 from rac.engines.sampling import draws, sample, stream_key, to_uniform
 from rac.engines.schedule import Schedule
 from rac.engines.step import DecodeStep, Observer
@@ -93,16 +93,7 @@ class Generation:
         ids, mask = left_pad([t.prompt_ids for t in traces], self.device)
         if self.observer is not None:
             self.observer.prefill(mask.bool(), sum(len(t.prompt_ids) for t in traces))
-        prefilled = DynamicCache()
-        logits = call_model(
-            self.model,
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=prefilled,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits, prefilled = prefill(self.model, ids, mask)
         self._place(traces, rows, prefilled, ids.shape[1])
         if self.schedule.spent:
             return self.schedule.retire(self.schedule.active, "budget")

@@ -16,6 +16,12 @@ def ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
     return rows.data_ptr(), state.data_ptr(), rows.shape[1], where
 
 
+def cache_addresses(keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple:
+    """Addresses and strides of keys and values [B, K, S, D] and of a mask [B, S] or None."""
+    masked = (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
+    return keys.data_ptr(), keys.stride()[:3], values.data_ptr(), values.stride()[:3], *masked
+
+
 def _batch_and_stride(x: Tensor) -> tuple[int, int]:
     """Rows of x, contiguous [..., D] or [B, D], and the elements between them."""
     features = x.shape[-1]
@@ -97,12 +103,7 @@ def decode_attention(
         *value,
         cosine[0],
         *sine,
-        keys.data_ptr(),
-        keys.stride()[:3],
-        values.data_ptr(),
-        values.stride()[:3],
-        0 if mask is None else mask.data_ptr(),
-        0 if mask is None else mask.stride(0),
+        *cache_addresses(keys, values, mask),
         output.data_ptr(),
         scaling,
         (batch, groups, heads // groups, columns, width),

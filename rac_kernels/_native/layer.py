@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rac_kernels._native.capture import ring_addresses
+from rac_kernels._native.capture import cache_addresses, ring_addresses
 from rac_kernels._native.linear import shared_weight
 from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
@@ -66,12 +66,7 @@ class NativeLayer:
             cosine.data_ptr(),
             sine.data_ptr(),
             cosine.stride(0),
-            keys.data_ptr(),
-            keys.stride()[:3],
-            values.data_ptr(),
-            values.stride()[:3],
-            0 if mask is None else mask.data_ptr(),
-            0 if mask is None else mask.stride(0),
+            *cache_addresses(keys, values, mask),
             x.shape[0],
             keys.shape[2],
             1 if x.shape[0] * self.elements < PARALLEL else threads(),

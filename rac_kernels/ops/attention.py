@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rac_kernels import _native
-from rac_kernels._checks import FLOATS, check_same_device, refuse
+from rac_kernels._checks import FLOATS, check_same_device, check_tensor, refuse
 from rac_kernels._choice import choose, native_producer
 from rac_kernels.capture import CaptureBuffer
 from rac_kernels.ops.capture import ring_of
@@ -157,11 +157,8 @@ def check_rotary(op: str, like: Tensor, rotary: Sequence[Tensor], width: int) ->
 
 
 def _check_like(op: str, name: str, tensor: Tensor, like: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: expected a tensor for {name}, got {type(tensor).__name__}")
+    check_tensor(op, name, tensor, FLOATS)
     if tensor.dtype != like.dtype:
         raise TypeError(f"{op}: expected {name} in {like.dtype} like query, got {tensor.dtype}")
-    if tensor.dtype not in FLOATS:
-        raise TypeError(f"{op}: expected {name} in bf16, fp16 or fp32, got {tensor.dtype}")
     if tensor.device != like.device:
         check_same_device(op, query=like, **{name: tensor})
