@@ -13,6 +13,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
+SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
 SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product", "sparsegpt_rows"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]
 FLAGS = ["-fopenmp", "-fno-strict-aliasing", "-Wno-psabi", "-Wno-ignored-attributes", f"-I{CPU}"]
@@ -78,7 +79,7 @@ def program(folder, objects):
     return link(objects, folder / "thread_races")
 
 
-@pytest.mark.parametrize("job", ["sparsegpt", "factor", "hessian", "linears"])
+@pytest.mark.parametrize("job", ["sparsegpt", "factor", "hessian", "linears", "layer"])
 def test_no_race(program, job):
     done = run(program, job)
     assert done.returncode == 0 and done.stdout == "done\n", done.stderr[:3000]

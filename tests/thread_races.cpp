@@ -1,7 +1,7 @@
 // Runs the kernels of csrc/cpu that share memory among threads on small jobs, for
 // test_thread_races.py, which builds it with ThreadSanitizer.
 //
-//   thread_races sparsegpt | factor | hessian | linears
+//   thread_races sparsegpt | factor | hessian | linears | layer
 
 #include <cstdio>
 #include <cstdlib>
@@ -9,28 +9,38 @@
 #include <thread>
 #include <vector>
 
+#include "decoder_layer.h"
 #include "factor_hessian.h"
 #include "isa.h"
 #include "kernels.h"
 #include "linear_sparse.h"
 #include "sparsegpt.h"
+#include "team.h"
 
 // OpenMP by threads that ThreadSanitizer knows: libgomp's own, not built for it, would be reported
-// in every region. What the sources use, and no more: parallel regions, and loops with a static
-// schedule, of which the compiler asks only who it is and among how many.
+// in every region. What the sources use, and no more: parallel regions, one thread's inside another,
+// and loops with a static schedule, of which the compiler asks only who it is, among how many, and
+// at their end that all wait.
 namespace {
-thread_local int own_thread = 0, team_size = 1;
+struct Place {
+  int thread = 0, threads = 1;
+  Barrier* barrier = nullptr;
+};
+thread_local Place own;
 }
 extern "C" {
-int omp_get_thread_num() { return own_thread; }
-int omp_get_num_threads() { return team_size; }
+int omp_get_thread_num() { return own.thread; }
+int omp_get_num_threads() { return own.threads; }
+void GOMP_barrier() {
+  if (own.threads > 1) own.barrier->wait(own.threads);
+}
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
-  const auto run = [=](unsigned thread) {
-    own_thread = thread;
-    team_size = threads;
+  Barrier barrier;
+  const auto run = [=, &barrier](unsigned thread) {
+    const Place outer = own;
+    own = {static_cast<int>(thread), static_cast<int>(threads), &barrier};
     body(data);
-    own_thread = 0;
-    team_size = 1;
+    own = outer;
   };
   std::vector<std::thread> others;
   for (unsigned thread = 1; thread < threads; ++thread) others.emplace_back(run, thread);
@@ -164,6 +174,47 @@ void run_linears() {
   codes_2to4(metadata.data(), codes.data(), 64, 128, 2, THREADS);
 }
 
+// A step of `batch` sequences: 1 and 3, one thread does what lies between the products; 2100, all do.
+void run_layer(int64_t batch, int64_t columns) {
+  constexpr int64_t groups = 2, per_group = 3, width = 16, hidden = 64, features = 128;
+  constexpr int64_t heads = groups * per_group * width, joint = heads + 2 * groups * width;
+  std::vector<uint16_t> pool(8 * hidden * features), x(batch * hidden), y(x.size());
+  std::vector<uint16_t> cache(2 * batch * groups * columns * width);
+  for (auto* each : {&pool, &x, &cache}) {
+    for (uint16_t& value : *each) value = random_bfloat16();
+  }
+  const auto projection = [&](int64_t rows, int64_t width) {
+    return Projection{{reinterpret_cast<const uint8_t*>(pool.data()), nullptr, nullptr, nullptr,
+                       rows, width, Value::BFLOAT16},
+                      nullptr,
+                      false};
+  };
+  const NormWeight norm{pool.data(), 1e-6f};
+  const DecoderLayer layer{norm,
+                           norm,
+                           norm,
+                           norm,
+                           projection(joint, hidden),
+                           projection(hidden, heads),
+                           projection(2 * features, hidden),
+                           projection(hidden, features),
+                           groups,
+                           per_group,
+                           width,
+                           0.25f,
+                           1};
+  const int64_t row = columns * width;
+  std::vector<int32_t> state(4);
+  std::vector<uint8_t> rows(2 * batch * 2 * features * 2), mask(batch * columns, 1);
+  LayerStep step{x.data(), y.data(), pool.data(), pool.data(), 0,
+                 {cache.data(), groups * row, row, width},
+                 {cache.data() + batch * groups * row, groups * row, row, width},
+                 mask.data(), columns, batch, columns, THREADS, {}};
+  step.rings[1] = {rows.data(), state.data(), batch, nullptr};
+  decode_layer(layer, step);
+  if (state[0] != batch) std::abort();
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -172,7 +223,11 @@ int main(int count, char** arguments) {
   if (std::strcmp(job, "sparsegpt") == 0) run_sparsegpts();
   else if (std::strcmp(job, "factor") == 0) run_factors();
   else if (std::strcmp(job, "linears") == 0) run_linears();
-  else if (std::strcmp(job, "hessian") == 0) {
+  else if (std::strcmp(job, "layer") == 0) {
+    run_layer(1, 1);
+    run_layer(3, 1100);
+    run_layer(2100, 9);
+  } else if (std::strcmp(job, "hessian") == 0) {
     for (const bool packed : {false, true}) {
       run_hessian(200, 400, packed);
       run_hessian(500, 30, packed);
