@@ -57,7 +57,7 @@ def seconds_figure(section: Section, suffix: str = "") -> Image | None:
     axis.grid(visible=False, axis="y")
     axis.grid(visible=True, axis="x")
     axis.set_xlabel("Seconds")
-    legend_above(axis, columns=3)
+    legend_above(axis, columns=2)
     return Image(
         f"seconds{suffix}.png",
         to_png(figure),
