@@ -108,16 +108,10 @@ def _has_avx2() -> bool:
 
 
 def auto_dense(x: Tensor, weight: Tensor) -> tuple[str, ...]:
-    """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``.
-
-    torch reads fp16 faster for one token: it has an instruction that widens it.
-    """
+    """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``."""
     if not x.is_cpu or weight.dtype not in HALVES or not _has_avx2():
         return ()
-    tokens = x.numel() // max(x.shape[-1], 1)
-    if weight.dtype == torch.float16 and tokens <= 1:
-        return ()
-    few = tokens <= FEW_TOKENS
+    few = x.numel() <= FEW_TOKENS * x.shape[-1]
     return ("native",) if few or not _products_in_hardware(weight.dtype) else ()
 
 

@@ -35,6 +35,11 @@ def inputs(*shape, dtype=torch.float32, seed=1) -> Tensor:
     return torch.randn(*shape, generator=generator).to(dtype)
 
 
+def every_half() -> Tensor:
+    """The 65536 numbers of fp16."""
+    return torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16)
+
+
 def assert_is_product(y, x, weight, scale=None, bias=None):
     """``y`` is x W^T, scaled and shifted, within a float32 sum's error and one rounding of y.
 

@@ -7,6 +7,7 @@ from numeric import native
 from sparse_linear import (
     TOKENS,
     assert_is_product,
+    every_half,
     implementation,
     inputs,
     sparse_weight,
@@ -98,6 +99,16 @@ def test_special_values_of_a_weight():
         y = linear_2to4(torch.full((1, 64), 1.0), packed, impl="native")[0]
         truth = weight.to(dtype).double().sum(1)
         assert y[0].isnan() and y[1:].double().tolist() == truth[1:].tolist(), dtype
+
+
+@native
+@every_instruction_set
+def test_every_half_is_widened_exactly(instruction_set):
+    halves = every_half()
+    pairs = halves[halves.isfinite()].reshape(-1, 2)
+    weight = torch.stack([pairs, torch.zeros_like(pairs)], -1).reshape(-1, 64)
+    y = _native.linear_packed(torch.eye(64), pack_2to4(weight), None)
+    assert torch.equal(y, weight.float().T)
 
 
 @native

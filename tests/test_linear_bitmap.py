@@ -7,6 +7,7 @@ from numeric import native
 from sparse_linear import (
     TOKENS,
     assert_is_product,
+    every_half,
     implementation,
     inputs,
     sparse_weight,
@@ -82,6 +83,15 @@ def test_every_instruction_set(instruction_set, weight_dtype, columns):
     for tokens in (1, 2, 3, 8, 20, 70):
         x = inputs(tokens, columns)
         assert_is_product(_native.linear_packed(x, packed, None), x, weight)
+
+
+@native
+@every_instruction_set
+def test_every_half_is_widened_exactly(instruction_set):
+    halves = every_half()
+    weight = halves[halves.isfinite()].reshape(-1, 16)
+    y = _native.linear_packed(torch.eye(16), pack_bitmap(weight), None)
+    assert torch.equal(y, weight.float().T)
 
 
 @native

@@ -3,11 +3,25 @@
 #include <atomic>
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace {
+
+#if defined(__x86_64__)
+// Whether fp16 is widened in one instruction, as on every CPU that was built with AVX2; a virtual
+// machine may hide it. Compilers before GCC 11 know no __builtin_cpu_supports("f16c").
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 Isa best_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
+  if (!has_f16c()) return Isa::BASELINE;
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     return Isa::AVX512;

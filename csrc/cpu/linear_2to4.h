@@ -53,7 +53,7 @@ RAC_INLINE F32<Set::L> value_of(I32<Set::L> words, int i) {
     const int shift = 32 - BITS - i * BITS;
     I32<L> upper = shift ? words << shift : words;
     if (i > 0) upper &= static_cast<int32_t>(~0u << (32 - BITS));
-    return V::template widen<L>(upper);
+    return V::template widen<Set>(upper);
   }
 }
 

@@ -13,7 +13,7 @@
 #include <type_traits>
 
 // What follows is compiled for AVX2; what is included above is not, since the linker may share it.
-#pragma GCC target("avx2,fma,popcnt,bmi,bmi2")
+#pragma GCC target("avx2,fma,f16c,popcnt,bmi,bmi2")
 
 #include "linear_rows.h"
 
@@ -62,6 +62,16 @@ struct Avx2 {
   }
 
   RAC_INLINE void keep(F32<8>& x) { asm("" : "+x"(x)); }
+
+  RAC_INLINE F32<8> load_fp16(const uint16_t* from) {
+    return reinterpret_cast<F32<8>>(
+        _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+  }
+  RAC_INLINE F32<8> widen_fp16(I32<8> words) {
+    const __m256i upper = _mm256_srli_epi32(reinterpret_cast<__m256i>(words), 16);
+    const __m128i low = _mm256_castsi256_si128(upper), high = _mm256_extracti128_si256(upper, 1);
+    return reinterpret_cast<F32<8>>(_mm256_cvtph_ps(_mm_packus_epi32(low, high)));
+  }
 };
 
 }  // namespace

@@ -77,6 +77,19 @@ struct Avx512 {
   }
 
   RAC_INLINE void keep(F32<16>& x) { asm("" : RAC_ANY_REGISTER(x)); }
+
+  // AVX-512 has F16C's instruction itself.
+  RAC_INLINE F32<16> load_fp16(const uint16_t* from) {
+    __m256i halves;
+    std::memcpy(&halves, from, sizeof(halves));
+    return reinterpret_cast<F32<16>>(_mm512_maskz_cvtph_ps(0xffff, halves));
+  }
+  RAC_INLINE F32<16> widen_fp16(I32<16> words) {
+    const auto upper = reinterpret_cast<Halves<16>::U32>(words) >> 16;
+    const auto halves = __builtin_convertvector(upper, Halves<16>::U16);  // vpmovdw
+    return reinterpret_cast<F32<16>>(
+        _mm512_maskz_cvtph_ps(0xffff, reinterpret_cast<__m256i>(halves)));
+  }
 };
 
 }  // namespace

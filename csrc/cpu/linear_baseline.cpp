@@ -40,6 +40,9 @@ struct Baseline {
   }
 
   RAC_INLINE void keep(F32<8>&) {}
+
+  RAC_INLINE F32<8> load_fp16(const uint16_t* from) { return Float16::load<8>(from); }
+  RAC_INLINE F32<8> widen_fp16(I32<8> words) { return fp16_by_integers<8>(words); }
 };
 
 }  // namespace

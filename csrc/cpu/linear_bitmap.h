@@ -37,11 +37,11 @@ RAC_INLINE void add_columns(BitmapRow (&rows)[RB], int byte, const float* x,
     const uint8_t* values = rows[r].values;
     const uint8_t* shuffle = next_shuffle(rows[r], byte);
     if constexpr (L == 8) {
-      weight[r] = V::template widen<L>(Set::spread(values, shuffle));
+      weight[r] = V::template widen<Set>(Set::spread(values, shuffle));
     } else {
       const uint8_t* next = rows[r].values;
       const uint8_t* next_order = next_shuffle(rows[r], byte + 1);
-      weight[r] = V::template widen<L>(Set::spread(values, shuffle, next, next_order));
+      weight[r] = V::template widen<Set>(Set::spread(values, shuffle, next, next_order));
     }
   }
 #pragma GCC unroll 4

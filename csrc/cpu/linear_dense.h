@@ -9,15 +9,20 @@
 constexpr int64_t FETCHED_DENSE = 2048;  // bytes of a row fetched before they are needed
 
 // sum += L columns of RB rows times the x of TB tokens; `columns` < L of them at the end of a row.
-template <typename V, int L, int RB, int TB, bool WHOLE>
+template <typename Set, typename V, int RB, int TB, bool WHOLE>
 RAC_INLINE void add_dense(const uint16_t* const (&rows)[RB], int64_t c, int64_t columns,
-                          const float* x, F32<L> (&sum)[RB][TB]) {
-  using Element = typename V::Dense;
+                          const float* x, F32<Set::L> (&sum)[RB][TB]) {
+  constexpr int L = Set::L;
   F32<L> weight[RB];
 #pragma GCC unroll 4
   for (int r = 0; r < RB; ++r) {
-    if constexpr (WHOLE) weight[r] = Element::template load<L>(rows[r] + c);
-    else weight[r] = load_first<L, Element>(rows[r] + c, columns);
+    if constexpr (WHOLE) {
+      weight[r] = V::template load<Set>(rows[r] + c);
+    } else {
+      uint16_t part[L] = {};
+      std::memcpy(part, rows[r] + c, columns * sizeof(part[0]));
+      weight[r] = V::template load<Set>(part);
+    }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < TB; ++t) {
@@ -47,12 +52,12 @@ RAC_INLINE void tile_dense(const SparseLinear& job, int64_t row, int64_t token, 
     for (int r = 0; r < RB; ++r) __builtin_prefetch(rows[r] + c + ahead);
 #pragma GCC unroll 4
     for (int i = 0; i < LINE / L; ++i) {
-      add_dense<V, L, RB, TB, true>(rows, c + i * L, L, x + i * L * TB, sum[i % PARTS]);
+      add_dense<Set, V, RB, TB, true>(rows, c + i * L, L, x + i * L * TB, sum[i % PARTS]);
     }
   }
   for (; c + L <= job.columns; c += L, x += L * TB) {
-    add_dense<V, L, RB, TB, true>(rows, c, L, x, sum[0]);
+    add_dense<Set, V, RB, TB, true>(rows, c, L, x, sum[0]);
   }
-  if (c < job.columns) add_dense<V, L, RB, TB, false>(rows, c, job.columns - c, x, sum[0]);
+  if (c < job.columns) add_dense<Set, V, RB, TB, false>(rows, c, job.columns - c, x, sum[0]);
   finish_rows<V, L>(job, row, token, sum);
 }

@@ -127,7 +127,7 @@ RAC_INLINE void linear(const SparseLinear& job, const LinearScratch& scratch) {
         tile_dense<Set, V, RB, TB>(job, row, token, x);
       });
     } else if constexpr (P::PACKING == Packing::BITMAP) {
-      constexpr int RB = TB == 4 ? 3 : 4;
+      constexpr int RB = TB == 2 ? 4 : 3;
       all_rows<RB, TB>(job, scratch.panels, [&](int64_t row, int64_t token, const float* x) {
         tile_bitmap<Set, V, RB, TB>(job, row, token, x);
       });

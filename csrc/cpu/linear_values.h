@@ -12,6 +12,8 @@
 //   lower_halves(words)      2^12 times the lower 16 bits, signed
 //   pick(x, codes)           of each quarter of four x the one that the low two bits of a code say
 //   keep(x)                  x is used more than once: load it once, into a register
+//   load_fp16(from), widen_fp16(words)  L values of fp16 as float32, from memory or from the upper
+//                            halves of words
 #pragma once
 
 #include <cstdint>
@@ -21,32 +23,44 @@
 #include "linear_sparse.h"
 #include "linear_tables.h"
 
+// fp16 in the upper halves of words, where no instruction widens it.
+template <int L>
+RAC_INLINE F32<L> fp16_by_integers(I32<L> word) {
+  // exponent and fraction at their places in a float, whose exponent counts from 112 lower
+  const I32<L> bits = word >> 3;
+  const F32<L> magnitude = reinterpret_cast<F32<L>>(bits & 0x0fffe000) * 0x1p112f;
+  const I32<L> not_finite = ((word & 0x7c000000) == 0x7c000000) & 0x7f800000;
+  const I32<L> sign = word & static_cast<int32_t>(0x80000000u);
+  return reinterpret_cast<F32<L>>(reinterpret_cast<I32<L>>(magnitude) | not_finite | sign);
+}
+
 // A value type says how many bytes a value has and what 32-bit words with it in their upper bytes
-// are as float32: widen() times FACTOR, which is left to the end of a sum.
+// are as float32: widen() times FACTOR, which is left to the end of a sum; load() reads a dense row.
 struct Bf16 {
-  using Dense = BFloat16;  // of elements.h
   static constexpr int BYTES = 2;
   static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
-  template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    return reinterpret_cast<F32<L>>(word);
+  template <typename Set>
+  RAC_INLINE F32<Set::L> load(const uint16_t* from) {
+    return BFloat16::load<Set::L>(from);
+  }
+  template <typename Set>
+  RAC_INLINE F32<Set::L> widen(I32<Set::L> word) {
+    return reinterpret_cast<F32<Set::L>>(word);
   }
 };
 
 struct Fp16 {
-  using Dense = Float16;
   static constexpr int BYTES = 2;
   static constexpr bool FP8 = false;
   static constexpr float FACTOR = 1.0f;
-  template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    // exponent and fraction at their places in a float, whose exponent counts from 112 lower
-    const I32<L> bits = word >> 3;
-    const F32<L> magnitude = reinterpret_cast<F32<L>>(bits & 0x0fffe000) * 0x1p112f;
-    const I32<L> not_finite = ((word & 0x7c000000) == 0x7c000000) & 0x7f800000;
-    const I32<L> sign = word & static_cast<int32_t>(0x80000000u);
-    return reinterpret_cast<F32<L>>(reinterpret_cast<I32<L>>(magnitude) | not_finite | sign);
+  template <typename Set>
+  RAC_INLINE F32<Set::L> load(const uint16_t* from) {
+    return Set::load_fp16(from);
+  }
+  template <typename Set>
+  RAC_INLINE F32<Set::L> widen(I32<Set::L> word) {
+    return Set::widen_fp16(word);
   }
 };
 
@@ -54,9 +68,9 @@ struct Int8 {
   static constexpr int BYTES = 1;
   static constexpr bool FP8 = false;
   static constexpr float FACTOR = 0x1p-24f;
-  template <int L>
-  RAC_INLINE F32<L> widen(I32<L> word) {
-    return __builtin_convertvector(word, F32<L>);
+  template <typename Set>
+  RAC_INLINE F32<Set::L> widen(I32<Set::L> word) {
+    return __builtin_convertvector(word, F32<Set::L>);
   }
 };
 

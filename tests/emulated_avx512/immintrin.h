@@ -4,6 +4,9 @@
 
 #include_next <immintrin.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "registers.h"
 
 namespace emulated {
@@ -56,6 +59,15 @@ EMULATED __m512i broadcast_i32x4(const __m128i& a) {
 EMULATED __m512i cvtepu16_epi32(const __m256i& a) {
   const auto x = Register<uint16_t, 256>::of(a);
   return fill<uint32_t>([&](int i) { return x.lane[i]; });
+}
+EMULATED __m512 maskz_cvtph_ps(__mmask16 k, const __m256i& a) {
+  const auto x = Register<uint16_t, 256>::of(a);
+  return as<__m512>(zeroed<float>(k, fill<float>([&](int i) {
+    const int exponent = x.lane[i] >> 10 & 31, fraction = x.lane[i] & 1023;
+    float value = std::ldexp(exponent ? 1024 + fraction : fraction, std::max(exponent, 1) - 25);
+    if (exponent == 31) value = fraction ? NAN : INFINITY;
+    return x.lane[i] >> 15 ? -value : value;
+  })));
 }
 
 EMULATED __m512i and_si512(const __m512i& a, const __m512i& b) { return a & b; }
@@ -182,6 +194,7 @@ EMULATED __m512i permutex2var_epi16(const __m512i& a, const __m512i& index, cons
 #define _mm512_mask_add_epi16 emulated::mask_add_epi16
 #define _mm512_mask_add_epi8 emulated::mask_add_epi8
 #define _mm512_mask_or_epi32 emulated::mask_or_epi32
+#define _mm512_maskz_cvtph_ps emulated::maskz_cvtph_ps
 #define _mm512_maskz_inserti64x4 emulated::maskz_inserti64x4
 #define _mm512_maskz_mov_epi16 emulated::maskz_mov_epi16
 #define _mm512_maskz_mov_epi8 emulated::maskz_mov_epi8
