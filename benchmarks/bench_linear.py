@@ -53,8 +53,7 @@ from rac_kernels import (
 # R x C of the ffn of R1-Distill-Qwen 1.5B, 7B, 14B and 32B: gate or up, down.
 SHAPES = [(d, f) for d, f in ((1536, 8960), (3584, 18944), (5120, 13824), (5120, 27648))]
 SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
-TOKENS = {"cpu": (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)}
-TOKENS["cuda"] = (*TOKENS["cpu"], 4096)
+TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096, 16384)
 CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
@@ -219,7 +218,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
-    tokens = options.tokens or TOKENS[options.device.split(":")[0]]
+    tokens = options.tokens or TOKENS
     start = time.perf_counter()
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     size = None if options.device.startswith("cuda") else 2048

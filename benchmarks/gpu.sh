@@ -40,7 +40,7 @@ masks              35 100
 pack               20  60
 solve7b            25  60
 embedded           35 100
-linear             50 120
+linear             65 150
 tune               90 240
 decode7b           40 120
 solve32b           40 100
