@@ -52,36 +52,52 @@ DecoderLayer layer_at(const std::array<Norm, 4>& norms, const std::array<Linear,
   return layer;
 }
 
-void step_at(const DecoderLayer& layer, uintptr_t x, uintptr_t y, uintptr_t cosine, uintptr_t sine,
-             int64_t stride_rotary, uintptr_t keys, const std::array<int64_t, 3>& strides_keys,
-             uintptr_t values, const std::array<int64_t, 3>& strides_values, uintptr_t mask,
-             int64_t stride_mask, int64_t batch, int64_t columns, int threads,
-             const std::vector<Staging>& rings) {
-  if (batch < 1 || columns < 1 || threads < 1 || (rings.size() != 0 && rings.size() != 4)) {
-    throw std::invalid_argument("DecoderLayer: batch, columns, threads or rings out of range");
+using Cache = std::tuple<uintptr_t, std::array<int64_t, 3>, uintptr_t, std::array<int64_t, 3>>;
+
+void decode_layers_at(const std::vector<const DecoderLayer*>& layers, uintptr_t x, uintptr_t y,
+                      uintptr_t cosine, uintptr_t sine, int64_t stride_rotary,
+                      const std::vector<Cache>& caches, uintptr_t mask, int64_t stride_mask,
+                      int64_t batch, int64_t columns, int threads,
+                      const std::vector<Staging>& rings) {
+  if (batch < 1 || columns < 1 || threads < 1) {
+    throw std::invalid_argument("DecoderLayer: batch, columns or threads out of range");
   }
-  LayerStep step{reinterpret_cast<const void*>(x),
-                 reinterpret_cast<void*>(y),
-                 reinterpret_cast<const void*>(cosine),
-                 reinterpret_cast<const void*>(sine),
-                 stride_rotary,
-                 cache_at(keys, strides_keys),
-                 cache_at(values, strides_values),
-                 reinterpret_cast<const uint8_t*>(mask),
-                 stride_mask,
-                 batch,
-                 columns,
-                 threads,
-                 {}};
-  for (size_t i = 0; i < rings.size(); ++i) step.rings[i] = std::apply(ring_at, rings[i]);
+  if (layers.empty() || caches.size() != layers.size() ||
+      (rings.size() != 0 && rings.size() != 4 * layers.size())) {
+    throw std::invalid_argument("DecoderLayer: as many caches as layers, four rings each or none");
+  }
+  std::vector<LayerStep> steps;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (layers[i]->hidden() != layers[0]->hidden() || layers[i]->dtype != layers[0]->dtype ||
+        layers[i]->width != layers[0]->width) {
+      throw std::invalid_argument("DecoderLayer: hidden, width or dtype differ between layers");
+    }
+    const auto& [keys, strides_keys, values, strides_values] = caches[i];
+    steps.push_back({reinterpret_cast<const void*>(i == 0 ? x : y),
+                     reinterpret_cast<void*>(y),
+                     reinterpret_cast<const void*>(cosine),
+                     reinterpret_cast<const void*>(sine),
+                     stride_rotary,
+                     cache_at(keys, strides_keys),
+                     cache_at(values, strides_values),
+                     reinterpret_cast<const uint8_t*>(mask),
+                     stride_mask,
+                     batch,
+                     columns,
+                     threads,
+                     {}});
+    for (size_t k = 0; k < 4 && !rings.empty(); ++k) {
+      steps[i].rings[k] = std::apply(ring_at, rings[4 * i + k]);
+    }
+  }
   const py::gil_scoped_release release;
-  decode_layer(layer, step);
+  decode_layers(layers, steps);
 }
 
 }  // namespace
 
 void bind_layer(py::module_& module) {
   py::class_<DecoderLayer>(module, "DecoderLayer", py::module_local())
-      .def(py::init(&layer_at))
-      .def("step", &step_at);
+      .def(py::init(&layer_at));
+  module.def("decode_layers", &decode_layers_at);
 }

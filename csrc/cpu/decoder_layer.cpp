@@ -1,8 +1,8 @@
 // The parts of decoder_layer.h in order. What lies between them is scratch memory of the calling
 // thread, kept from call to call.
 //
-// Threads are woken once a layer: where what lies between the products is too little to share, one
-// thread does it, and the others wait for the next product, spinning (team.h).
+// Threads are woken once for all layers: where what lies between the products is too little to share,
+// one thread does it, and the others wait for the next product, spinning (team.h).
 
 #include "decoder_layer.h"
 
@@ -39,9 +39,31 @@ class Scratch {
   int64_t size_ = 0, used_ = 0;
 };
 
+// What a team's first thread has ready for the others, made anew while they wait.
+struct Shared {
+  // All of a layer that is shared, in the order of Run::lead.
+  void follow(const Team& team) {
+    share_product(team);
+    team.wait();
+    decode_attention(*attention, *attention_scratch, team);
+    team.wait();
+    for (int i = 0; i < 3; ++i) share_product(team);
+  }
+
+  void share_product(const Team& team) {
+    team.wait();
+    phases->run();
+    team.wait();
+  }
+
+  std::optional<LinearPhases> phases;
+  std::optional<DecodeAttention> attention;
+  std::optional<AttentionScratch> attention_scratch;
+};
+
 struct Run {
-  Run(const DecoderLayer& layer, const LayerStep& step, Scratch& scratch)
-      : layer(layer), step(step), scratch(scratch), size(layer.dtype == 0 ? 4 : 2),
+  Run(const DecoderLayer& layer, const LayerStep& step, Scratch& scratch, Shared& shared)
+      : layer(layer), step(step), scratch(scratch), shared(shared), size(layer.dtype == 0 ? 4 : 2),
         element(layer.dtype == 0 ? Element::FP32 : Element::BF16) {
     // All that is taken: norm, qkv, normed queries and keys, attention; o, sum, norm; gate and up,
     // activation, down.
@@ -76,12 +98,10 @@ struct Run {
       linear(projection, x, element, y, step.batch, step.threads);
       return y;
     }
-    phases.emplace(projection, x, element, y, step.batch, team.threads);
-    phases->prepare(1);
-    team.wait();
-    phases->run();
-    team.wait();
-    phases->finish(1);
+    shared.phases.emplace(projection, x, element, y, step.batch, team.threads);
+    shared.phases->prepare(1);
+    shared.share_product(team);
+    shared.phases->finish(1);
     return y;
   }
 
@@ -110,6 +130,7 @@ struct Run {
     }
     uint8_t* const output = take(heads * width);
     const bool alone = step.batch * heads * step.columns * width < PARALLEL;
+    std::optional<DecodeAttention>& attention = shared.attention;
     attention.emplace(DecodeAttention{
         query, normed ? heads * width : stride, key, normed ? layer.groups * width : stride, values,
         stride, step.cosine, step.sine, step.stride_rotary, step.keys, step.values, step.mask,
@@ -119,9 +140,9 @@ struct Run {
       decode_attention(*attention, step.rings[1]);
       return output;
     }
-    attention_scratch.emplace(*attention, team.threads);
+    shared.attention_scratch.emplace(*attention, team.threads);
     team.wait();
-    decode_attention(*attention, *attention_scratch, team);
+    decode_attention(*attention, *shared.attention_scratch, team);
     team.wait();
     const int64_t row = heads * width * size;
     capture(step.rings[1], output, row, step.batch, row);
@@ -171,48 +192,38 @@ struct Run {
     add(middle, down, step.y);
   }
 
-  // What lead() has ready, in its order.
-  void follow(const Team& team) {
-    share_product(team);
-    team.wait();
-    decode_attention(*attention, *attention_scratch, team);
-    team.wait();
-    for (int i = 0; i < 3; ++i) share_product(team);
-  }
-
-  void share_product(const Team& team) {
-    team.wait();
-    phases->run();
-    team.wait();
-  }
-
-  // Whether one thread is to do all between the products.
-  bool small() const {
-    const int64_t most = std::max(layer.features(), layer.qkv.weight.rows);
-    return step.batch * std::max(most, layer.hidden()) < PARALLEL;
-  }
-
   const DecoderLayer& layer;
   const LayerStep& step;
   Scratch& scratch;
+  Shared& shared;
   int64_t size;  // bytes of an element
   Element element;
-  std::optional<LinearPhases> phases;
-  std::optional<DecodeAttention> attention;
-  std::optional<AttentionScratch> attention_scratch;
 };
+
+// Whether one thread is to do all between the products.
+bool small(const DecoderLayer& layer, int64_t batch) {
+  const int64_t most = std::max(layer.features(), layer.qkv.weight.rows);
+  return batch * std::max(most, layer.hidden()) < PARALLEL;
+}
 
 }  // namespace
 
-void decode_layer(const DecoderLayer& layer, const LayerStep& step) {
+void decode_layers(const std::vector<const DecoderLayer*>& layers,
+                   const std::vector<LayerStep>& steps) {
   static thread_local Scratch scratch;
-  Run run(layer, step, scratch);
-  if (step.threads == 1 || !run.small()) {
-    run.lead(Team{0, 1, nullptr});
+  Shared shared;
+  const auto lead = [&](const Team& team) {
+    for (size_t i = 0; i < layers.size(); ++i) Run(*layers[i], steps[i], scratch, shared).lead(team);
+  };
+  const bool shareable = std::all_of(layers.begin(), layers.end(), [&](const DecoderLayer* layer) {
+    return small(*layer, steps[0].batch);
+  });
+  if (steps[0].threads == 1 || !shareable) {
+    lead(Team{0, 1, nullptr});
     return;
   }
-  run_team(step.threads, [&](const Team& team) {
-    if (team.thread == 0) run.lead(team);
-    else run.follow(team);
+  run_team(steps[0].threads, [&](const Team& team) {
+    if (team.thread == 0) lead(team);
+    else for (size_t i = 0; i < layers.size(); ++i) shared.follow(team);
   });
 }

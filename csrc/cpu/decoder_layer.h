@@ -1,8 +1,9 @@
-// A pre-norm decoder layer (Llama, Qwen2, Qwen3 and kin) for one new token a sequence: the kernels
-// of its parts, called one after the other.
+// Pre-norm decoder layers (Llama, Qwen2, Qwen3 and kin) for one new token a sequence: the kernels of
+// their parts, called one after the other.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "capture.h"
 #include "decode_attention.h"
@@ -29,7 +30,7 @@ struct DecoderLayer {
 // One step: x + attention(norm(x)), then the same plus mlp(mlp_norm(of that)).
 struct LayerStep {
   const void* x;  // [batch, hidden], contiguous
-  void* y;        // likewise
+  void* y;        // likewise; may be x
   const void* cosine;  // [batch, width]
   const void* sine;
   int64_t stride_rotary;
@@ -41,4 +42,7 @@ struct LayerStep {
   Ring rings[4];  // for what enters q, k and v; o; gate and up; down
 };
 
-void decode_layer(const DecoderLayer& layer, const LayerStep& step);
+// Layers one after the other: the i-th takes steps[i]. Batch, columns and threads are the same in
+// all steps.
+void decode_layers(const std::vector<const DecoderLayer*>& layers,
+                   const std::vector<LayerStep>& steps);

@@ -16,10 +16,14 @@ def ring_addresses(ring: Ring | None) -> tuple[int, int, int, int]:
     return rows.data_ptr(), state.data_ptr(), rows.shape[1], where
 
 
-def cache_addresses(keys: Tensor, values: Tensor, mask: Tensor | None) -> tuple:
-    """Addresses and strides of keys and values [B, K, S, D] and of a mask [B, S] or None."""
-    masked = (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
-    return keys.data_ptr(), keys.stride()[:3], values.data_ptr(), values.stride()[:3], *masked
+def cache_addresses(keys: Tensor, values: Tensor) -> tuple:
+    """Addresses and strides of keys and values [B, K, S, D]."""
+    return keys.data_ptr(), keys.stride()[:3], values.data_ptr(), values.stride()[:3]
+
+
+def mask_address(mask: Tensor | None) -> tuple[int, int]:
+    """Address and stride of a mask [B, S] or None."""
+    return (0, 0) if mask is None else (mask.data_ptr(), mask.stride(0))
 
 
 def _batch_and_stride(x: Tensor) -> tuple[int, int]:
@@ -103,7 +107,8 @@ def decode_attention(
         *value,
         cosine[0],
         *sine,
-        *cache_addresses(keys, values, mask),
+        *cache_addresses(keys, values),
+        *mask_address(mask),
         output.data_ptr(),
         scaling,
         (batch, groups, heads // groups, columns, width),

@@ -1,11 +1,12 @@
 """Whole decoder layers of a decode step, in C++."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rac_kernels._native.capture import cache_addresses, ring_addresses
+from rac_kernels._native.capture import cache_addresses, mask_address, ring_addresses
 from rac_kernels._native.linear import shared_weight
 from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
@@ -48,28 +49,36 @@ class NativeLayer:
         rounds_x = isinstance(weight, Packed2to4) and weight.dtype == torch.float8_e4m3fn
         return shared.weight, 0 if bias is None else bias.data_ptr(), rounds_x
 
-    def step(
-        self,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        mask: Tensor | None,
-        rotary: tuple[Tensor, Tensor],
-        rings: list[Ring | None],
-    ) -> Tensor:
-        """The layer's output [B, C] of x [B, C], contiguous; a cosine and sine row each, [B, D]."""
-        y = torch.empty_like(x)
-        cosine, sine = rotary
-        self.layer.step(
-            x.data_ptr(),
-            y.data_ptr(),
-            cosine.data_ptr(),
-            sine.data_ptr(),
-            cosine.stride(0),
-            *cache_addresses(keys, values, mask),
-            x.shape[0],
-            keys.shape[2],
-            1 if x.shape[0] * self.elements < PARALLEL else threads(),
-            [ring_addresses(ring) for ring in rings],
-        )
-        return y
+
+def decode_layers(
+    layers: Sequence[NativeLayer],
+    x: Tensor,
+    caches: Sequence[tuple[Tensor, Tensor]],
+    mask: Tensor | None,
+    rotary: tuple[Tensor, Tensor],
+    rings: Sequence[Ring | None],
+) -> Tensor:
+    """What layers give one after the other, [B, C] of x [B, C], contiguous.
+
+    Each has its keys and values in `caches` and none or four of `rings`; a cosine and sine row
+    each, [B, D].
+    """
+    y = torch.empty_like(x)
+    cosine, sine = rotary
+    batch = x.shape[0]
+    most = max(layer.elements for layer in layers)
+    load(CPU).decode_layers(
+        [layer.layer for layer in layers],
+        x.data_ptr(),
+        y.data_ptr(),
+        cosine.data_ptr(),
+        sine.data_ptr(),
+        cosine.stride(0),
+        [cache_addresses(keys, values) for keys, values in caches],
+        *mask_address(mask),
+        batch,
+        caches[0][0].shape[2],
+        1 if batch * most < PARALLEL else threads(),
+        [ring_addresses(ring) for ring in rings],
+    )
+    return y

@@ -11,7 +11,7 @@ from rac_kernels.ops.hessian import (
     native_status,
     symmetrize_,
 )
-from rac_kernels.ops.layer import DecoderLayer
+from rac_kernels.ops.layer import DecoderLayer, decode_layers
 from rac_kernels.ops.linear import linear_2to4, linear_2to4_fp8, linear_bitmap, linear_status
 from rac_kernels.ops.masks import magnitude, select_mask, wanda
 from rac_kernels.ops.packing import (
@@ -30,6 +30,7 @@ __all__ = [
     "alps",
     "capture_",
     "decode_attention",
+    "decode_layers",
     "factor_hessian",
     "factor_hessians",
     "flush_",

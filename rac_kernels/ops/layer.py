@@ -1,5 +1,7 @@
 """Whole decoder layers: validate, and call the kernels of their parts from C++."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -117,40 +119,100 @@ class DecoderLayer:
         Raises:
             ValueError, TypeError: shapes, dtypes or devices do not fit; nothing is written.
         """
-        op = "DecoderLayer"
-        check_rows(op, "x", x)
-        if x.ndim != 2 or x.shape[1] != self.columns or not x.shape[0] or not x.is_contiguous():
-            refuse(op, f"x contiguous [B, {self.columns}] with B >= 1", list(x.shape))
-        reason = native_producer(x)
-        if reason is not None:
-            raise ValueError(f"{op} cannot run: {reason}")
-        if x.dtype != self.dtype:
-            raise TypeError(f"{op}: expected x in {self.dtype}, got {x.dtype}")
-        heads = (x.shape[0], self.heads[0], self.width)
-        check_cache(op, x, heads, keys, values, mask)
-        check_rotary(op, x, rotary, self.width)
-        if keys.shape[1] != self.heads[1]:
-            refuse(op, f"keys of {self.heads[1]} heads", list(keys.shape))
-        if mask is not None and mask.stride(1) != 1:
-            mask = mask.contiguous()
-        if rotary[0].stride() != rotary[1].stride() or rotary[0].stride(1) != 1:
-            rotary = rotary[0].contiguous(), rotary[1].contiguous()
-        rings = self._rings(op, x, buffers, active)
-        return self._native.step(x, keys, values, mask, rotary, rings)
+        return decode_layers(
+            [self], x, [(keys, values)], rotary=rotary, mask=mask, buffers=buffers, active=active
+        )
 
     def _rings(
-        self, op: str, x: Tensor, buffers: tuple[CaptureBuffer | None, ...], active: Tensor | None
+        self,
+        op: str,
+        x: Tensor,
+        buffers: Sequence[CaptureBuffer | None],
+        active: Tensor | None,
     ) -> list[Ring | None]:
-        if not buffers:
-            return []
-        if len(buffers) != 4:
-            refuse(op, "4 buffers or none", len(buffers))
-        active = None if active is None else active.reshape(-1)
         sizes = (self.columns, self.features[0], self.columns, self.features[1])
         return [
             None if buffer is None else ring_of(op, buffer, x[:, :1].expand(-1, size), active)
             for buffer, size in zip(buffers, sizes, strict=True)
         ]
+
+
+def decode_layers(
+    layers: Sequence[DecoderLayer],
+    x: Tensor,
+    caches: Sequence[tuple[Tensor, Tensor]],
+    *,
+    rotary: tuple[Tensor, Tensor],
+    mask: Tensor | None = None,
+    buffers: Sequence[CaptureBuffer | None] = (),
+    active: Tensor | None = None,
+) -> Tensor:
+    """The last one's output of layers that each take the one's before: one call for all of them.
+
+    Threads are woken once, and what is the same for all layers is looked at once.
+
+    Args:
+        layers: at least one, of one hidden size, head width and dtype.
+        x: as in :meth:`DecoderLayer.__call__`, for the first layer.
+        caches: keys and values of each layer, S the same in all.
+        rotary: as there, for all layers.
+        mask: likewise.
+        buffers: none, or four for each layer.
+        active: as there.
+
+    Returns:
+        [B, C].
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit; nothing is written.
+    """
+    op = "DecoderLayer"
+    if not layers or len(caches) != len(layers):
+        refuse(op, "a cache for each of at least one layer", f"{len(caches)} for {len(layers)}")
+    if len(buffers) not in (0, 4 * len(layers)):
+        refuse(op, f"{4 * len(layers)} buffers or none", len(buffers))
+    first = layers[0]
+    _check_x(op, first, x)
+    check_rotary(op, x, rotary, first.width)
+    for index, (layer, cache) in enumerate(zip(layers, caches, strict=True)):
+        if (layer.columns, layer.width, layer.dtype) != (first.columns, first.width, first.dtype):
+            refuse(op, "layers of one hidden size, head width and dtype", "others")
+        if index and layer.heads == first.heads and _alike(cache, caches[0]):
+            continue
+        check_cache(op, x, (x.shape[0], layer.heads[0], layer.width), *cache, mask)
+        if cache[0].shape[1:3] != (layer.heads[1], caches[0][0].shape[2]):
+            refuse(op, f"keys of {layer.heads[1]} heads, all S long", list(cache[0].shape))
+    if mask is not None and mask.stride(1) != 1:
+        mask = mask.contiguous()
+    if rotary[0].stride() != rotary[1].stride() or rotary[0].stride(1) != 1:
+        rotary = rotary[0].contiguous(), rotary[1].contiguous()
+    active = None if active is None else active.reshape(-1)
+    rings: list[Ring | None] = []
+    for index in range(0, len(buffers), 4):
+        rings += layers[index // 4]._rings(op, x, buffers[index : index + 4], active)
+    natives = [layer._native for layer in layers]
+    return _native.decode_layers(natives, x, caches, mask, rotary, rings)
+
+
+def _check_x(op: str, layer: DecoderLayer, x: Tensor) -> None:
+    check_rows(op, "x", x)
+    if x.ndim != 2 or x.shape[1] != layer.columns or not x.shape[0] or not x.is_contiguous():
+        refuse(op, f"x contiguous [B, {layer.columns}] with B >= 1", list(x.shape))
+    reason = native_producer(x)
+    if reason is not None:
+        raise ValueError(f"{op} cannot run: {reason}")
+    if x.dtype != layer.dtype:
+        raise TypeError(f"{op}: expected x in {layer.dtype}, got {x.dtype}")
+
+
+def _alike(cache: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor]) -> bool:
+    """Whether what is found out about one cache's keys and values goes for the other's."""
+    return all(
+        a.shape == b.shape
+        and a.stride() == b.stride()
+        and (a.dtype, a.device) == (b.dtype, b.device)
+        for a, b in zip(cache, first, strict=True)
+    )
 
 
 def _width(op: str, heads: tuple[int, int], qkv: Weight) -> int:
