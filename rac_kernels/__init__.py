@@ -4,6 +4,7 @@ from rac_kernels.capture import CaptureBuffer
 from rac_kernels.factor import HessianFactor
 from rac_kernels.ops import (
     DecoderLayer,
+    KeyValueCaches,
     alps,
     capture_,
     decode_attention,
@@ -42,6 +43,7 @@ __all__ = [
     "CaptureBuffer",
     "DecoderLayer",
     "HessianFactor",
+    "KeyValueCaches",
     "Packed2to4",
     "PackedBitmap",
     "PackedTriangle",

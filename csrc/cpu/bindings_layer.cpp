@@ -52,34 +52,39 @@ DecoderLayer layer_at(const std::array<Norm, 4>& norms, const std::array<Linear,
   return layer;
 }
 
-using Cache = std::tuple<uintptr_t, std::array<int64_t, 3>, uintptr_t, std::array<int64_t, 3>>;
+// Where the keys, or the values, of every layer are, and their strides, the same in all.
+using Caches = std::pair<std::vector<uintptr_t>, std::array<int64_t, 3>>;
 
 void decode_layers_at(const std::vector<const DecoderLayer*>& layers, uintptr_t x, uintptr_t y,
-                      uintptr_t cosine, uintptr_t sine, int64_t stride_rotary,
-                      const std::vector<Cache>& caches, uintptr_t mask, int64_t stride_mask,
+                      uintptr_t cosine, uintptr_t sine, int64_t stride_rotary, const Caches& keys,
+                      const Caches& values, int64_t first, uintptr_t mask, int64_t stride_mask,
                       int64_t batch, int64_t columns, int threads,
                       const std::vector<Staging>& rings) {
-  if (batch < 1 || columns < 1 || threads < 1) {
+  if (batch < 1 || first < 0 || columns < 1 || threads < 1) {
     throw std::invalid_argument("DecoderLayer: batch, columns or threads out of range");
   }
-  if (layers.empty() || caches.size() != layers.size() ||
-      (rings.size() != 0 && rings.size() != 4 * layers.size())) {
+  const size_t count = layers.size();
+  if (count == 0 || keys.first.size() != count || values.first.size() != count ||
+      (rings.size() != 0 && rings.size() != 4 * count)) {
     throw std::invalid_argument("DecoderLayer: as many caches as layers, four rings each or none");
   }
   std::vector<LayerStep> steps;
-  for (size_t i = 0; i < layers.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (layers[i]->hidden() != layers[0]->hidden() || layers[i]->dtype != layers[0]->dtype ||
         layers[i]->width != layers[0]->width) {
       throw std::invalid_argument("DecoderLayer: hidden, width or dtype differ between layers");
     }
-    const auto& [keys, strides_keys, values, strides_values] = caches[i];
+    const int64_t size = layers[i]->dtype == 0 ? 4 : 2;
+    const auto cache = [&](const Caches& caches) {
+      return cache_at(caches.first[i] + first * caches.second[2] * size, caches.second);
+    };
     steps.push_back({reinterpret_cast<const void*>(i == 0 ? x : y),
                      reinterpret_cast<void*>(y),
                      reinterpret_cast<const void*>(cosine),
                      reinterpret_cast<const void*>(sine),
                      stride_rotary,
-                     cache_at(keys, strides_keys),
-                     cache_at(values, strides_values),
+                     cache(keys),
+                     cache(values),
                      reinterpret_cast<const uint8_t*>(mask),
                      stride_mask,
                      batch,

@@ -31,7 +31,7 @@ struct NucleusJob {
   const float* uniform;  // [batch], in [0, 1)
   int64_t* ids;          // [batch], output: -1 where a row has NaN, +Inf, or nothing but -Inf
   int64_t batch, vocabulary;
-  float temperature;
+  float temperature;  // 0: the most likely id, whatever top_p and uniform are
   double top_p;
   int dtype;  // of logits: 0 float32, 1 bfloat16
   int threads;

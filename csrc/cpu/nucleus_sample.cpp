@@ -5,7 +5,8 @@
 // copied in the order of their ids (blocks whose maximum is too small are not looked at again), and
 // the last one that belongs is found by selection. Weights are float32, within 2 ulp of
 // exp((logit - maximum) / temperature); 256 of them are added in float32, everything else in
-// float64. Sums are made in the same order whatever the instruction set: the same ids everywhere.
+// float64. Sums are made in the same order whatever the instruction set: the same ids everywhere. At
+// temperature 0 one read finds the largest.
 
 #include <algorithm>
 #include <cmath>
@@ -198,8 +199,56 @@ RAC_INLINE int64_t draw(const NucleusJob& job, int64_t b, Scratch& scratch) {
   return draw_candidate(scratch.candidates, last, uniform);
 }
 
+// The largest of a block, and whether there is NaN.
+template <int L, typename T>
+RAC_INLINE float block_largest(const typename T::Storage* logits, bool* nan) {
+  F32<L> most = F32<L>{} - std::numeric_limits<float>::infinity();
+  auto unordered = most != most;
+  for (int i = 0; i < BLOCK; i += L) {
+    const F32<L> value = T::template load<L>(logits + i);
+    most = value > most ? value : most;
+    unordered |= value != value;
+  }
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int k = 0; k < L; ++k) {
+    largest = std::max(largest, most[k]);
+    *nan |= unordered[k] != 0;
+  }
+  return largest;
+}
+
+// The first of the largest logits.
+template <int L, typename T>
+RAC_INLINE int64_t most_likely(const NucleusJob& job, int64_t b) {
+  const auto row = Row<L, T>::fill(
+      static_cast<const typename T::Storage*>(job.logits) + b * job.stride, job.vocabulary);
+  float maximum = -std::numeric_limits<float>::infinity();
+  int64_t first = 0;
+  bool nan = false;
+  for (int64_t block = 0; block < row.blocks; ++block) {
+    const float largest = block < row.whole
+                              ? block_largest<L, T>(row.logits + block * BLOCK, &nan)
+                              : block_largest<L, Float>(row.rest, &nan);
+    if (largest > maximum) {
+      maximum = largest;
+      first = block;
+    }
+  }
+  if (nan || !std::isfinite(maximum)) return -1;
+  float distance[BLOCK];
+  block_distance<L, T>(row, first, maximum, distance);
+  return first * BLOCK + (std::find(distance, distance + BLOCK, 0.0f) - distance);
+}
+
 template <int L>
 RAC_INLINE void draw_rows(const NucleusJob& job) {
+  if (job.temperature == 0) {
+#pragma omp for
+    for (int64_t b = 0; b < job.batch; ++b) {
+      job.ids[b] = job.dtype == 0 ? most_likely<L, Float>(job, b) : most_likely<L, BFloat16>(job, b);
+    }
+    return;
+  }
   Scratch scratch(job.vocabulary);
 #pragma omp for schedule(dynamic)
   for (int64_t b = 0; b < job.batch; ++b) {

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from rac_kernels import KeyValueCaches
+
 MIN_COLUMNS = 64
 
 
@@ -93,6 +95,7 @@ class SlotCache(Cache):
         self.limit = cache_columns(longest)
         self.capacity = max(self.end, self.limit) if static else self._roomy(self.end)
         self.moves = 0
+        self._storage: KeyValueCaches | None = None
         for layer, new in zip(self.layers, prefilled.layers, strict=True):
             layer.buffers = (new.keys, new.values)
             layer.is_initialized = True
@@ -117,6 +120,14 @@ class SlotCache(Cache):
         self.window = min(_window(self.end + 1), self.capacity)
         self.cursor.fill_(self.end)
 
+    def storage(self) -> KeyValueCaches:
+        """Where all layers' keys and values are, every column of them."""
+        buffers = [layer.buffers for layer in self.layers]
+        held = self._storage
+        if held is None or any(a is not b for a, b in zip(held.layers, buffers, strict=True)):
+            held = self._storage = KeyValueCaches(buffers)
+        return held
+
     def close_step(self) -> None:
         """The column has been written."""
         self.end += 1
@@ -133,6 +144,7 @@ class SlotCache(Cache):
         self.start, self.end = new.start, new.stop
 
     def _move(self, rows: int, capacity: int, source: Any, old: slice, new: slice) -> None:
+        self._storage = None  # it would hold the old buffers
         for layer in self.layers:
             layer.move(rows, capacity, source, old, new)
         self.rows, self.capacity = rows, capacity

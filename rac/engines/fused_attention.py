@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rac.engines.cache import SlotCache
+from rac.engines.cache import SlotCache, SlotLayer
 from rac.engines.fused import DTYPES, Fused
 from rac_kernels import decode_attention
 
@@ -75,9 +75,14 @@ class FusedAttention(Fused):
 
         return module.o_proj(self._capturing(joined[0], attend))
 
-    def layer_index(self) -> int:
-        """Of the cache's layer."""
-        return self.module.layer_idx
+    def cache_layers(self, cache: SlotCache) -> list[SlotLayer]:
+        """The layers of the cache that a step writes to."""
+        return [cache.layers[self.module.layer_idx]]
+
+    def value_of(self, output: Any) -> Tensor | None:
+        """The tensor in what the module's own forward gives; None: it is of another kind."""
+        alone = isinstance(output, tuple) and len(output) == 2 and output[1] is None
+        return output[0] if alone else None
 
 
 def is_decode_step(

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rac.engines.cache import SlotCache
+from rac.engines.cache import SlotCache, SlotLayer
 from rac.engines.fused import FusedMLP, FusedNorm
 from rac.engines.fused_attention import FusedAttention, attention_inputs, is_decode_step
 from rac.engines.stacked import StackedForward
+from rac.engines.watch import Watch, hooks
 from rac.packed.linears import PackedLinear
 from rac_kernels import CaptureBuffer, DecoderLayer
 
@@ -29,18 +30,18 @@ class FusedLayer:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.own = module, module.forward
         self.parts = [getattr(module, name).forward for name in PARTS]
-        self.held: list[tuple] = []
+        self.watch: Watch | None = None
         self.hooks: list[dict] = []
         self.layer: DecoderLayer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what a copy finds anew in its own modules."""
-        return vars(self) | {"held": [], "hooks": [], "layer": None}
+        return vars(self) | {"watch": None, "hooks": [], "layer": None}
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output [B, 1, C]."""
         if not args and self.ready(hidden_states, **kwargs):
-            buffers, active = self._staging(hidden_states)
+            buffers, active = self.staging(hidden_states)
             if buffers is not None:
                 return self.decode(hidden_states, buffers=buffers, active=active, **kwargs)
         return self.own(hidden_states, *args, **kwargs)
@@ -49,33 +50,17 @@ class FusedLayer:
         """Whether this is a decode step, no hook looks inside, and the layer can be one call."""
         if torch.is_grad_enabled() or not is_decode_step(hidden_states=hidden_states, **kwargs):
             return False
-        now = self._weights()
-        if now != self.held:
-            self.layer, self.held = self._build(), now
-            inner = [m for m in self.module.modules() if m is not self.module]
-            self.hooks = [h for m in inner for h in (m._forward_hooks, m._forward_pre_hooks)]
-        layer = self.layer
+        layer = self.built()
         if layer is None or any(self.hooks):
             return False
         return hidden_states.dtype == layer.dtype and layer.prefers(hidden_states.shape[0])
 
-    def _weights(self) -> list[tuple]:
-        """What tells modules and their weights from others, or from what they were before."""
-        own = self.module._modules
-        norm, attention, mlp_norm, mlp = (own[name] for name in PARTS)
-        held = [(x, vars(x).get("forward"), x.weight.data_ptr()) for x in (norm, mlp_norm)]
-        held += [(x, vars(x).get("forward"), 0) for x in (attention, mlp)]
-        for name in HEAD_NORMS:
-            x = attention._modules.get(name)
-            held.append((x, None if x is None else x.weight.data_ptr()))
-        for owner, names in zip((attention, attention, mlp, mlp), LINEARS, strict=True):
-            for name in names:
-                module = owner._modules[name]
-                bias, weight = (module._parameters.get(k) for k in ("bias", "weight"))
-                packed = vars(module).get("_packed")
-                address = None if weight is None else weight.data_ptr()
-                held.append((module, packed, address, None if bias is None else bias.data_ptr()))
-        return held
+    def built(self) -> DecoderLayer | None:
+        """The layer of the present weights, made anew where they or their modules are others."""
+        if self.watch is None or not self.watch.unchanged:
+            self.layer, self.watch = self._build(), Watch(self.module)
+            self.hooks = hooks(self.module)[2:]  # a layer's own hooks are called
+        return self.layer
 
     def _build(self) -> DecoderLayer | None:
         """The layer of the present weights; None where they are of a kind that it does not take."""
@@ -116,7 +101,7 @@ class FusedLayer:
         except (TypeError, ValueError):
             return None
 
-    def _staging(
+    def staging(
         self, hidden_states: Tensor
     ) -> tuple[tuple[CaptureBuffer | None, ...] | None, Tensor | None]:
         """The rings of the four groups and the active rows; None: what is read is not staged."""
@@ -167,6 +152,14 @@ class FusedLayer:
     def layer_index(self) -> int:
         """Of the cache's layer."""
         return self.module.self_attn.layer_idx
+
+    def cache_layers(self, cache: SlotCache) -> list[SlotLayer]:
+        """The layers of the cache that a step writes to."""
+        return [cache.layers[self.layer_index()]]
+
+    def value_of(self, output: Any) -> Tensor | None:
+        """The tensor in what the module's own forward gives; None: it is of another kind."""
+        return output if isinstance(output, Tensor) else None
 
 
 def _joined(modules: list[nn.Module]) -> tuple | None:

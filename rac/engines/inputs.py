@@ -22,9 +22,19 @@ def context_length(model: PreTrainedModel) -> int:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
-def call_model(model: PreTrainedModel, **inputs: Any) -> Any:
-    """The model's own forward, told those of `inputs` that it takes."""
-    accepted = inspect.signature(model.forward).parameters
+def accepted_inputs(model: PreTrainedModel) -> frozenset[str]:
+    """The names of what the model's own forward takes."""
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
+def call_model(
+    model: PreTrainedModel, accepted: frozenset[str] | None = None, **inputs: Any
+) -> Any:
+    """The model's own forward, told those of `inputs` that it takes.
+
+    `accepted` is what `accepted_inputs` gave, for a caller of many steps.
+    """
+    accepted = accepted_inputs(model) if accepted is None else accepted
     return model(**{name: value for name, value in inputs.items() if name in accepted})
 
 

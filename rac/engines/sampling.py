@@ -46,7 +46,4 @@ def sample(logits: Tensor, sampling: Sampling, uniform: Tensor) -> Tensor:
     `uniform` [B], in [0, 1), says. -1 where a row holds NaN or +Inf, or nothing but -Inf: whoever
     reads the ids has to look for it.
     """
-    if sampling.temperature == 0:
-        largest, ids = logits.max(-1)  # NaN is the largest
-        return ids.where(largest.isfinite(), -1)
     return nucleus_sample(logits, uniform, temperature=sampling.temperature, top_p=sampling.top_p)

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from rac.engines.base import Sampling
 from rac.engines.cache import SlotCache
-from rac.engines.inputs import call_model
+from rac.engines.inputs import accepted_inputs, call_model
 from rac.engines.sampling import sample, to_uniform
 from rac.engines.stacked import PackedWeights
 from rac.errors import first_line
@@ -53,6 +53,7 @@ class DecodeStep:
         self.pool: Any = None
         self.moves = -1
         self.packed = PackedWeights(model)
+        self.accepted = accepted_inputs(model)
 
     def __call__(
         self,
@@ -107,6 +108,7 @@ class DecodeStep:
             positions = cache.cursor - starts
         logits = call_model(
             self.model,
+            self.accepted,
             input_ids=ids[:, None],
             attention_mask=mask.long(),
             position_ids=positions[:, None].clamp(min=0),

@@ -8,7 +8,7 @@ from rac_kernels._native.capture import (
     swiglu_capture,
 )
 from rac_kernels._native.hessian import copy_lower_, hessian_accumulate_, reversed_cholesky_
-from rac_kernels._native.layer import NativeLayer, decode_layers
+from rac_kernels._native.layer import NativeLayer, cache_places, decode_layers
 from rac_kernels._native.linear import linear_dense, linear_packed
 from rac_kernels._native.linear_cuda import (
     linear_2to4_cuda,
@@ -27,6 +27,7 @@ __all__ = [
     "CPU",
     "CUDA",
     "NativeLayer",
+    "cache_places",
     "capture_",
     "copy_lower_",
     "decode_attention",

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rac_kernels._native.capture import cache_addresses, mask_address, ring_addresses
+from rac_kernels._native.capture import mask_address, ring_addresses
 from rac_kernels._native.linear import shared_weight
 from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 from rac_kernels.capture import Ring
@@ -50,18 +50,31 @@ class NativeLayer:
         return shared.weight, 0 if bias is None else bias.data_ptr(), rounds_x
 
 
+Places = tuple[list[int], tuple[int, ...]]  # of every layer's keys, or values: address, strides
+
+
+def cache_places(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Places, Places]:
+    """Where the keys and the values of layers lie, [B, K, S, D] each, strides the same in all."""
+    keys, values = zip(*layers, strict=True)
+    return (
+        ([x.data_ptr() for x in keys], keys[0].stride()[:3]),
+        ([x.data_ptr() for x in values], values[0].stride()[:3]),
+    )
+
+
 def decode_layers(
     layers: Sequence[NativeLayer],
     x: Tensor,
-    caches: Sequence[tuple[Tensor, Tensor]],
+    places: tuple[Places, Places],
+    columns: tuple[int, int],
     mask: Tensor | None,
     rotary: tuple[Tensor, Tensor],
     rings: Sequence[Ring | None],
 ) -> Tensor:
     """What layers give one after the other, [B, C] of x [B, C], contiguous.
 
-    Each has its keys and values in `caches` and none or four of `rings`; a cosine and sine row
-    each, [B, D].
+    Keys and values are in `places`, `columns` being the first and how many. There are none or four
+    of `rings` a layer; a cosine and sine row each, [B, D].
     """
     y = torch.empty_like(x)
     cosine, sine = rotary
@@ -74,10 +87,11 @@ def decode_layers(
         cosine.data_ptr(),
         sine.data_ptr(),
         cosine.stride(0),
-        [cache_addresses(keys, values) for keys, values in caches],
+        *places,
+        columns[0],
         *mask_address(mask),
         batch,
-        caches[0][0].shape[2],
+        columns[1],
         1 if batch * most < PARALLEL else threads(),
         [ring_addresses(ring) for ring in rings],
     )

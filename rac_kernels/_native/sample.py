@@ -5,9 +5,12 @@ from torch import Tensor
 
 from rac_kernels._native.loading import CPU, DTYPES, PARALLEL, load, threads
 
+GREEDY = 16  # logits that are compared in the time in which one is weighed
+
 
 def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
     """One draw a row of logits [B, V] on the CPU; the reference's contract."""
+    work = logits.numel() // (1 if temperature else GREEDY)
     if logits.dtype == torch.float16:
         logits = logits.float()
     batch, vocabulary = logits.shape
@@ -23,6 +26,6 @@ def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: f
         temperature=temperature,
         top_p=top_p,
         dtype=DTYPES[logits.dtype],
-        threads=1 if logits.numel() < PARALLEL else min(batch, threads()),
+        threads=1 if work < PARALLEL else min(batch, threads()),
     )
     return ids

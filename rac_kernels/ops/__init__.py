@@ -3,6 +3,7 @@
 from rac_kernels.ops.alps import alps
 from rac_kernels.ops.attention import decode_attention
 from rac_kernels.ops.batch import factor_hessians, sparsegpt_batch
+from rac_kernels.ops.caches import KeyValueCaches
 from rac_kernels.ops.capture import capture_, flush_, rmsnorm_capture, swiglu_capture
 from rac_kernels.ops.dense import linear_dense
 from rac_kernels.ops.hessian import (
@@ -27,6 +28,7 @@ from rac_kernels.ops.sparsegpt import sparsegpt
 
 __all__ = [
     "DecoderLayer",
+    "KeyValueCaches",
     "alps",
     "capture_",
     "decode_attention",

@@ -11,6 +11,7 @@ from rac_kernels._choice import HALVES, auto_dense, native_producer
 from rac_kernels._linear_checks import check_once
 from rac_kernels.capture import CaptureBuffer, Ring
 from rac_kernels.ops.attention import check_cache, check_rotary
+from rac_kernels.ops.caches import KeyValueCaches
 from rac_kernels.ops.capture import ring_of
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
@@ -61,6 +62,7 @@ class DecoderLayer:
         named = {"qkv": qkv, "output": output, "gate_up": gate_up, "down": down}
         self.width = _width(op, heads, qkv[0])
         self.heads = heads
+        self.sizes = (self.columns, self.dtype, self.width, heads)
         self.features = (heads[0] * self.width, named["down"][0].shape[1])
         shapes = {
             "qkv": ((heads[0] + 2 * heads[1]) * self.width, self.columns),
@@ -119,8 +121,9 @@ class DecoderLayer:
         Raises:
             ValueError, TypeError: shapes, dtypes or devices do not fit; nothing is written.
         """
+        caches = KeyValueCaches([(keys, values)])
         return decode_layers(
-            [self], x, [(keys, values)], rotary=rotary, mask=mask, buffers=buffers, active=active
+            [self], x, caches, rotary=rotary, mask=mask, buffers=buffers, active=active
         )
 
     def _rings(
@@ -140,9 +143,10 @@ class DecoderLayer:
 def decode_layers(
     layers: Sequence[DecoderLayer],
     x: Tensor,
-    caches: Sequence[tuple[Tensor, Tensor]],
+    caches: KeyValueCaches,
     *,
     rotary: tuple[Tensor, Tensor],
+    columns: tuple[int, int] | None = None,
     mask: Tensor | None = None,
     buffers: Sequence[CaptureBuffer | None] = (),
     active: Tensor | None = None,
@@ -152,11 +156,12 @@ def decode_layers(
     Threads are woken once, and what is the same for all layers is looked at once.
 
     Args:
-        layers: at least one, of one hidden size, head width and dtype.
+        layers: of one hidden size, dtype, and width and number of heads.
         x: as in :meth:`DecoderLayer.__call__`, for the first layer.
-        caches: keys and values of each layer, S the same in all.
+        caches: of as many layers.
         rotary: as there, for all layers.
-        mask: likewise.
+        columns: the first and how many the step attends over, with the one it writes; None: all.
+        mask: bool [B, S], S being that many.
         buffers: none, or four for each layer.
         active: as there.
 
@@ -167,21 +172,24 @@ def decode_layers(
         ValueError, TypeError: shapes, dtypes or devices do not fit; nothing is written.
     """
     op = "DecoderLayer"
-    if not layers or len(caches) != len(layers):
-        refuse(op, "a cache for each of at least one layer", f"{len(caches)} for {len(layers)}")
+    if len(caches.layers) != len(layers):
+        refuse(op, f"caches of {len(layers)} layers", len(caches.layers))
     if len(buffers) not in (0, 4 * len(layers)):
         refuse(op, f"{4 * len(layers)} buffers or none", len(buffers))
     first = layers[0]
+    if any(layer.sizes != first.sizes for layer in layers):
+        refuse(op, "layers of one hidden size, dtype, and width and number of heads", "others")
     _check_x(op, first, x)
     check_rotary(op, x, rotary, first.width)
-    for index, (layer, cache) in enumerate(zip(layers, caches, strict=True)):
-        if (layer.columns, layer.width, layer.dtype) != (first.columns, first.width, first.dtype):
-            refuse(op, "layers of one hidden size, head width and dtype", "others")
-        if index and layer.heads == first.heads and _alike(cache, caches[0]):
-            continue
-        check_cache(op, x, (x.shape[0], layer.heads[0], layer.width), *cache, mask)
-        if cache[0].shape[1:3] != (layer.heads[1], caches[0][0].shape[2]):
-            refuse(op, f"keys of {layer.heads[1]} heads, all S long", list(cache[0].shape))
+    keys, values = caches.layers[0]
+    if columns is None:
+        columns = 0, keys.shape[2]
+    elif not 0 <= columns[0] < sum(columns) <= keys.shape[2]:
+        refuse(op, f"at least one of {keys.shape[2]} columns", f"{columns[1]} from {columns[0]} on")
+    keys, values = keys.narrow(2, *columns), values.narrow(2, *columns)
+    check_cache(op, x, (x.shape[0], first.heads[0], first.width), keys, values, mask)
+    if keys.shape[1] != first.heads[1]:
+        refuse(op, f"keys of {first.heads[1]} heads", list(keys.shape))
     if mask is not None and mask.stride(1) != 1:
         mask = mask.contiguous()
     if rotary[0].stride() != rotary[1].stride() or rotary[0].stride(1) != 1:
@@ -191,7 +199,7 @@ def decode_layers(
     for index in range(0, len(buffers), 4):
         rings += layers[index // 4]._rings(op, x, buffers[index : index + 4], active)
     natives = [layer._native for layer in layers]
-    return _native.decode_layers(natives, x, caches, mask, rotary, rings)
+    return _native.decode_layers(natives, x, caches.places, columns, mask, rotary, rings)
 
 
 def _check_x(op: str, layer: DecoderLayer, x: Tensor) -> None:
@@ -203,16 +211,6 @@ def _check_x(op: str, layer: DecoderLayer, x: Tensor) -> None:
         raise ValueError(f"{op} cannot run: {reason}")
     if x.dtype != layer.dtype:
         raise TypeError(f"{op}: expected x in {layer.dtype}, got {x.dtype}")
-
-
-def _alike(cache: tuple[Tensor, Tensor], first: tuple[Tensor, Tensor]) -> bool:
-    """Whether what is found out about one cache's keys and values goes for the other's."""
-    return all(
-        a.shape == b.shape
-        and a.stride() == b.stride()
-        and (a.dtype, a.device) == (b.dtype, b.device)
-        for a, b in zip(cache, first, strict=True)
-    )
 
 
 def _width(op: str, heads: tuple[int, int], qkv: Weight) -> int:

@@ -33,7 +33,8 @@ def nucleus_sample(
         logits: bf16, fp16 or fp32 [B, V], V >= 1, any row stride, unit last stride; not changed.
         uniform: float32 [B] in [0, 1), e.g. ``torch.rand(B, generator=..., device=...)``; its
             values are not checked.
-        temperature: > 0, a normal float32.
+        temperature: > 0, a normal float32; or 0: the most likely id, lowest of equals, whatever
+            ``uniform`` and ``top_p`` are ("triton" does not; auto takes the reference on a GPU).
         top_p: in (0, 1]; 1 draws from every id of probability above 0.
         impl: "auto", "reference", "triton", "native" (CPU).
 
@@ -61,8 +62,8 @@ def nucleus_sample(
         refuse(op, f"uniform [{batch}] for logits {list(logits.shape)}", list(uniform.shape))
     check_same_device(op, logits=logits, uniform=uniform)
     range32 = torch.finfo(torch.float32)
-    if not range32.tiny <= temperature <= range32.max:
-        refuse(op, "a temperature above 0, a normal float32", temperature)
+    if temperature and not range32.tiny <= temperature <= range32.max:
+        refuse(op, "a temperature above 0, a normal float32, or 0", temperature)
     if not 0 < top_p <= 1:
         refuse(op, "top_p above 0 and at most 1", top_p)
     chosen = choose(
@@ -70,7 +71,7 @@ def nucleus_sample(
         impl,
         {"reference", "triton", "native"},
         native_cpu(logits),
-        triton=triton_usable(logits),
+        triton=triton_usable(logits) if temperature else "it draws at temperatures above 0",
         auto=("triton",) if logits.device.type == "cuda" else ("native",),
     )
     if chosen == "native":

@@ -14,12 +14,15 @@ def nucleus_sample(logits: Tensor, uniform: Tensor, temperature: float, top_p: f
     Args:
         logits: [B, V] bf16, fp16 or fp32.
         uniform: float32 [B] in [0, 1).
-        temperature: > 0.
+        temperature: >= 0; 0: the first of the largest logits.
         top_p: in (0, 1].
 
     Returns:
         int64 [B]; -1 where a row holds NaN or +Inf, or nothing but -Inf.
     """
+    if temperature == 0:
+        largest, ids = logits.max(-1)  # NaN is the largest
+        return ids.where(largest.isfinite(), -1)
     relative = logits.float()
     relative = relative - relative.amax(-1, keepdim=True)  # [B, V]; all NaN in a -1 row
     exponent = relative / temperature
