@@ -12,8 +12,10 @@ from sparse_linear import inputs, sparse_weight
 from rac_kernels import (
     CaptureBuffer,
     DecoderLayer,
+    KeyValueCaches,
     _native,
     decode_attention,
+    decode_layers,
     linear_2to4,
     linear_2to4_fp8,
     linear_bitmap,
@@ -140,6 +142,54 @@ def test_every_instruction_set(instruction_set):
     x, keys, values, mask, rotary = problem(2, 30)
     expected = parts.one_by_one(x, keys.clone(), values.clone(), mask, rotary)[1]
     assert torch.equal(parts.layer()(x, keys, values, mask=mask, rotary=rotary), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 3000])
+def test_layers_in_one_call(batch):
+    """Of other weights and formats, over columns inside longer caches, by several threads."""
+    layers = [Parts(kinds, normed=True).layer() for kinds in (["dense"] * 4, ["2:4"] * 4)]
+    layers.append(layers[0])
+    x, _, _, mask, rotary = problem(batch, 5)
+    longer = inputs(6, batch, K, 9, D, seed=30).to(torch.bfloat16)
+    one_by_one, expected, captured = longer.clone(), x, []
+    for layer, (keys, values) in zip(layers, one_by_one.view(3, 2, *longer.shape[1:]), strict=True):
+        buffers = tuple(CaptureBuffer(batch, n, dtype=x.dtype) for n in (C, H * D, C, F))
+        cache = keys[:, :, 2:7], values[:, :, 2:7]
+        expected = layer(expected, *cache, mask=mask, rotary=rotary, buffers=buffers)
+        captured += buffers
+    rings = [CaptureBuffer(batch, b.features, dtype=x.dtype) for b in captured]
+    rings[5] = None
+    caches = KeyValueCaches([(longer[i], longer[i + 1]) for i in (0, 2, 4)])
+    step = {"columns": (2, 5), "mask": mask, "rotary": rotary}
+    before = x.clone()
+    y = decode_layers(layers, x, caches, buffers=rings, **step)
+    assert torch.equal(y, expected) and torch.equal(x, before)
+    assert torch.equal(longer, one_by_one)
+    for ring, rows in zip(rings, captured, strict=True):
+        assert ring is None or torch.equal(staged(ring), staged(rows))
+    with _native.use_threads(3):
+        assert torch.equal(decode_layers(layers, x, caches, **step), expected)
+
+
+def test_layers_and_caches_that_do_not_fit():
+    layer = Parts(["dense"] * 4).layer()
+    x, keys, values, mask, rotary = problem(2, 9)
+    caches = KeyValueCaches([(keys, values)])
+    with pytest.raises(ValueError, match="KeyValueCaches: expected all layers alike"):
+        KeyValueCaches([(keys, values), (keys[:, :, :-1], values)])
+    other = Parts(["dense"] * 4).layer(heads=(2, 1))
+    for layers, step, message in (
+        ([layer] * 2, {}, "caches of 2 layers, got 1"),
+        ([layer], {"columns": (3, 7)}, "at least one of 9 columns, got 7 from 3 on"),
+        ([layer], {"columns": (3, 0)}, "at least one of 9 columns"),
+        ([layer], {"columns": (3, 6), "mask": mask}, r"mask bool \[2, 6\]"),
+        ([layer], {"buffers": [None] * 3}, "4 buffers or none, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decode_layers(layers, x, caches, rotary=rotary, **step)
+    twice = KeyValueCaches([(keys, values)] * 2)
+    with pytest.raises(ValueError, match="layers of one hidden size"):
+        decode_layers([layer, other], x, twice, rotary=rotary)
 
 
 @pytest.mark.parametrize(

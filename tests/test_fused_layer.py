@@ -10,6 +10,7 @@ from test_fused_attention import decoded
 from rac.calibration import HessianCollector, find_groups
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
+from rac.engines.fused_decoder import FusedDecoder
 from rac.engines.fused_layer import FusedLayer
 from rac.engines.fused_step import fuse_step
 from rac.engines.stacked import stack
@@ -21,9 +22,13 @@ ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral"]
 PATTERNS = {Linear2to4: "2:4", LinearBitmap: "0.5"}
 
 
-def prepared(architecture, kind=None, fused=True, leave=()):
-    """In bf16, all linears packed as `kind`, but for those whose name ends as in `leave`."""
-    model = build_model(architecture, hidden_size=64, intermediate_size=128).to(torch.bfloat16)
+def prepared(architecture, kind=None, fused=True, leave=(), decoder=False, **changes):
+    """In bf16, all linears packed as `kind`, but for those whose name ends as in `leave`.
+
+    Without `decoder` layers are called one by one, as where the decoder is not fused.
+    """
+    sizes = {"hidden_size": 64, "intermediate_size": 128}
+    model = build_model(architecture, **sizes | changes).to(torch.bfloat16)
     for name, linear in linears(model).items() if kind is not None else ():
         if not name.endswith(leave) or not leave:
             weight = magnitude(linear.weight, Pattern.parse(PATTERNS[kind]))[0]
@@ -33,6 +38,8 @@ def prepared(architecture, kind=None, fused=True, leave=()):
     fuse(model)
     if fused:
         fuse_step(model)
+    if isinstance(model.model.forward, FusedDecoder) and not decoder:
+        model.model.forward = model.model.forward.own
     return model
 
 
@@ -68,7 +75,7 @@ def test_siblings_in_two_formats_and_float32_are_left_to_their_modules():
     use_grouped_attention(model)
     stack(model)
     fuse(model)
-    assert fuse_step(model) == {"attention": 3, "layer": 0}
+    assert fuse_step(model) == {"attention": 3, "layer": 0, "decoder": 0}
 
 
 def test_hessians_are_those_of_the_modules(steps):

@@ -46,6 +46,24 @@ def test_extremes(impl, device, temperature, top_p):
         assert torch.equal(ids, logits.argmax(-1))
 
 
+@native
+@every_instruction_set
+@pytest.mark.parametrize("vocabulary", [1, 7, 255, 256, 300, 5000])
+def test_greedy_is_the_first_of_the_largest(instruction_set, vocabulary):
+    logits = (8 * random_logits(64, vocabulary)).round() / 8  # ties
+    logits = torch.cat([logits, logits.new_full((1, vocabulary), -torch.inf), logits[:2]])
+    logits[:30, : vocabulary // 2] = -torch.inf
+    logits[-2:, vocabulary // 2] = torch.tensor([torch.nan, torch.inf])
+    largest = logits.amax(-1, keepdim=True)
+    expected = (logits == largest).int().argmax(-1)
+    expected[-3:] = -1
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for impl in ("native", "reference"):
+            ids = nucleus_sample(logits.to(dtype), torch.zeros(67), temperature=0, impl=impl)
+            first = (logits.to(dtype) == largest.to(dtype)).int().argmax(-1)
+            assert torch.equal(ids, expected.where(expected < 0, first)), (dtype, impl)
+
+
 @implementation
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
@@ -214,9 +232,13 @@ BAD = {
     "expected uniform [2] for logits [2, 4], got [3]": {"uniform": torch.zeros(3)},
     "expected uniform in float32, got torch.float64": {"uniform": torch.zeros(2).double()},
     "expected all tensors on one device": {"uniform": torch.zeros(2, device="meta")},
-    "expected a temperature above 0, a normal float32, got 0": {"temperature": 0},
-    "expected a temperature above 0, a normal float32, got nan": {"temperature": float("nan")},
-    "expected a temperature above 0, a normal float32, got inf": {"temperature": float("inf")},
+    "expected a temperature above 0, a normal float32, or 0, got 1e-39": {"temperature": 1e-39},
+    "expected a temperature above 0, a normal float32, or 0, got nan": {
+        "temperature": float("nan")
+    },
+    "expected a temperature above 0, a normal float32, or 0, got inf": {
+        "temperature": float("inf")
+    },
     "expected top_p above 0 and at most 1, got 0": {"top_p": 0},
     "expected top_p above 0 and at most 1, got 1.1": {"top_p": 1.1},
     "expected impl one of auto, reference, triton, native": {"impl": "fast"},
