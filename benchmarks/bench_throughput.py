@@ -10,7 +10,7 @@ the first and the last, all; at 2:4, at 2:4 in fp8 and, packed as a bitmap, at 5
 same in all contenders, pruned by magnitude: dense with zeros in bf16, or packed; activations in
 bf16 or fp32. The engine, cache and sampler (greedy) are ours in all, with all they do for a dense
 model: sibling linears as one product, oneDNN's own layout for fp32 and linear_dense for bf16 on a
-CPU, fused norms, SwiGLU and attention, whole layers as one call where weights have 16 bits.
+CPU, fused norms, SwiGLU and attention, all layers as one call where weights have 16 bits.
 "torch_bf16" leaves the linears to torch and calls module after module, with our norms and attention
 kernel all the same. They take turns, a round of steps each. Before any timing packed and dense must
 decode the same greedy tokens with fp32 activations, where those are asked for, and give the same
