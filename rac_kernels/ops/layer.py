@@ -184,9 +184,10 @@ def decode_layers(
     keys, values = caches.layers[0]
     if columns is None:
         columns = 0, keys.shape[2]
-    elif not 0 <= columns[0] < sum(columns) <= keys.shape[2]:
+    elif 0 <= columns[0] < sum(columns) <= keys.shape[2]:
+        keys, values = keys.narrow(2, *columns), values.narrow(2, *columns)
+    else:
         refuse(op, f"at least one of {keys.shape[2]} columns", f"{columns[1]} from {columns[0]} on")
-    keys, values = keys.narrow(2, *columns), values.narrow(2, *columns)
     check_cache(op, x, (x.shape[0], first.heads[0], first.width), keys, values, mask)
     if keys.shape[1] != first.heads[1]:
         refuse(op, f"keys of {first.heads[1]} heads", list(keys.shape))
