@@ -38,15 +38,16 @@ using F32 = typename Lanes<L>::F32;
 template <int L>
 using I32 = typename Lanes<L>::I32;
 
-// A zeroed array on 64-byte boundaries (std::vector drops the alignment of such a type).
+// An array on 64-byte boundaries (std::vector drops the alignment of such a type), zeroed unless
+// its own threads are to touch its pages first.
 template <typename T>
 class AlignedArray {
  public:
-  explicit AlignedArray(int64_t size) {
+  explicit AlignedArray(int64_t size, bool zeroed = true) {
     const int64_t bytes = (size * static_cast<int64_t>(sizeof(T)) / 64 + 1) * 64;
     memory_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
     if (!memory_) throw std::bad_alloc();
-    std::memset(static_cast<void*>(memory_.get()), 0, bytes);
+    if (zeroed) std::memset(static_cast<void*>(memory_.get()), 0, bytes);
   }
   T* get() { return memory_.get(); }
   T& operator[](int64_t i) { return memory_.get()[i]; }

@@ -3,6 +3,7 @@
 #include "sparsegpt.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -82,6 +83,7 @@ void select_block(const SparseGPT& job, const Columns& columns, const Team& team
     const uint64_t* candidates = found[thread].candidates.data();
     all.insert(all.end(), candidates, candidates + found[thread].copied);
   }
+  team.wait();  // what was found may be overwritten
   std::nth_element(all.begin(), all.begin() + (count - 1), all.end());
   const bool all_ties = job.rule == Rule::THRESHOLD;
   block.key = static_cast<int32_t>(all[count - 1] >> 32);
@@ -90,13 +92,21 @@ void select_block(const SparseGPT& job, const Columns& columns, const Team& team
 }
 
 // What the threads share: sizes are of the widest block and of the matrix of most rows.
+//
+// Who has made his part of a group's carry goes on to the next group's as soon as he can, where
+// there is memory for two: he has read his inverses, which are a group ahead, long before. So there
+// are inverses of three groups: one being made, one read for the carry, one by who is behind.
 struct Shared {
+  static constexpr int INVERSES = 3;
+
   explicit Shared(const SparseGPT& job)
       : rows_of_tile(tile_rows()), step(tile_columns()),
         widest(std::min(job.block_size, job.columns)), slot(widest * up_to_multiple(widest, step)),
-        inverses(2 * slot * job.threads),
-        carry(up_to_multiple(widest, step) * up_to_multiple(job.columns, CHUNK)),
-        values(up_to_multiple(widest, step) * up_to_multiple(most_rows(job), rows_of_tile)),
+        group(fits_twice(job, widest) ? 2 : 1), carries(group),
+        carry_size(up_to_multiple(widest, step) * up_to_multiple(job.columns, CHUNK)),
+        values_size(up_to_multiple(widest, step) * up_to_multiple(most_rows(job), rows_of_tile)),
+        inverses(INVERSES * group * 2 * slot), carry(carries * group * carry_size, false),
+        values(group * values_size, false),
         found(job.rule == Rule::COUNT || job.rule == Rule::THRESHOLD ? job.threads : 0) {
     for (const Matrix& matrix : job.matrices) {
       const int64_t rows = up_to_multiple(matrix.rows, rows_of_tile);
@@ -110,50 +120,103 @@ struct Shared {
     return most;
   }
 
-  // The block of columns from `start` on, its inverse in the slot of a thread.
-  Columns columns_of(const SparseGPT& job, int64_t start, int thread) {
-    float* inverse = inverses.get() + 2 * slot * thread;
-    const int64_t width = std::min(job.block_size, job.columns - start);
-    return {start, width, up_to_multiple(width, step), inverse, inverse + slot, carry.get()};
+  // Whether the carry of four blocks is below a 15th of the weights and U.
+  static bool fits_twice(const SparseGPT& job, int64_t widest) {
+    int64_t rows = job.columns;
+    for (const Matrix& matrix : job.matrices) rows += matrix.rows;
+    return 15 * 4 * widest <= rows;
+  }
+
+  // The blocks of a group, none beyond the last.
+  std::vector<Columns> columns_of(const SparseGPT& job, int64_t index) {
+    std::vector<Columns> columns;
+    for (int i = 0; i < group; ++i) {
+      const int64_t start = (index * group + i) * job.block_size;
+      if (start >= job.columns) break;
+      const int64_t width = std::min(job.block_size, job.columns - start);
+      const float* inverse = inverses.get() + (index % INVERSES * group + i) * 2 * slot;
+      columns.push_back({start, width, up_to_multiple(width, step), inverse, inverse + slot,
+                         carry.get() + (index % carries * group + i) * carry_size});
+    }
+    return columns;
   }
 
   int64_t rows_of_tile, step, widest;
-  int64_t slot;  // floats of an inverse in one layout
-  AlignedArray<float> inverses;  // two layouts for every thread
-  AlignedArray<float> carry, values;
-  std::vector<Found> found;                // of every thread
+  int64_t slot;        // floats of an inverse in one layout
+  int group, carries;  // blocks of a group, groups whose carry has memory
+  int64_t carry_size, values_size;
+  AlignedArray<float> inverses, carry, values;
+  std::atomic<int64_t> next{0};             // the task whose turn it is
+  std::vector<Found> found;                 // of every thread
   std::vector<std::vector<double>> losses;  // of every tile of every matrix
 };
 
-void solve_block(const SparseGPT& job, const Columns& columns, const Team& team, Shared& shared) {
-  carry_tiles(job, columns, team);
-  team.wait();
-  for (size_t i = 0; i < job.matrices.size(); ++i) {
-    if (job.matrices[i].rows == 0) continue;
-    // Another matrix has other shares, and its values take the memory of the one before.
-    if (i > 0) team.wait();
-    Block block{job.matrices[i], shared.values.get(), shared.losses[i].data()};
-    load_tiles(job, columns, block, team);
-    add_products(job, columns, block, team);
-    if (!shared.found.empty()) select_block(job, columns, team, shared.found, block);
-    solve_tiles(job, columns, block, team);
+void invert(const SparseGPT& job, const Columns& columns, Shared& shared) {
+  float* inverse = shared.inverses.get() + (columns.inverse - shared.inverses.get());
+  pick(invert_baseline, invert_avx2, invert_avx512)(job, columns, inverse, inverse + shared.slot);
+}
+
+constexpr int64_t CARRY_TILES = 4;  // in a task
+
+// The inverses of the group `after` and the carry of the group, by whoever is free. The tasks of
+// earlier groups were numbered up to `*tasks`; every thread takes one that there is not.
+void prepare_group(const SparseGPT& job, const std::vector<Columns>& columns,
+                   const std::vector<Columns>& after, const Team& team, Shared& shared,
+                   int64_t* tasks) {
+  const int64_t inverses = after.size(), tiles = CARRY_TILES * shared.rows_of_tile;
+  const auto parts = [&](const Columns& block) { return (block.start + tiles - 1) / tiles; };
+  int64_t count = inverses;
+  for (const Columns& block : columns) count += parts(block);
+  for (int64_t task = shared.next++ - *tasks; task < count; task = shared.next++ - *tasks) {
+    if (task < inverses) {
+      invert(job, after[task], shared);
+      continue;
+    }
+    int64_t part = task - inverses, i = 0;
+    for (; part >= parts(columns[i]); ++i) part -= parts(columns[i]);
+    const int64_t end = (columns[i].start + shared.rows_of_tile - 1) / shared.rows_of_tile;
+    const int64_t first = part * CARRY_TILES;
+    carry_tiles(job, columns[i], first, std::min(first + CARRY_TILES, end));
   }
-  team.wait();  // the carry is free again
+  *tasks += count + team.threads;
+}
+
+// The blocks of a group in one matrix.
+void solve_group(const SparseGPT& job, const std::vector<Columns>& columns, int matrix,
+                 const Team& team, Shared& shared) {
+  std::vector<Block> blocks;
+  for (size_t i = 0; i < columns.size(); ++i) {
+    blocks.push_back({job.matrices[matrix], shared.values.get() + i * shared.values_size,
+                      shared.losses[matrix].data()});
+    load_tiles(job, columns[i], blocks[i], team);
+  }
+  const int64_t whole = columns[0].start / CHUNK * CHUNK;
+  add_products(job, columns.data(), blocks.data(), columns.size(), 0, whole, team);
+  for (size_t i = 0; i < columns.size(); ++i) {
+    add_products(job, &columns[i], &blocks[i], 1, whole, columns[i].start, team);
+    if (!shared.found.empty()) select_block(job, columns[i], team, shared.found, blocks[i]);
+    solve_tiles(job, columns[i], blocks[i], team);
+  }
 }
 
 void solve_team(const SparseGPT& job, const Team& team, Shared& shared) {
-  const auto invert = pick(invert_baseline, invert_avx2, invert_avx512);
-  int turn = 0;  // as many blocks are inverted at a time as there are threads
-  for (int64_t start = 0; start < job.columns; start += job.block_size, ++turn) {
-    turn %= team.threads;
-    const int64_t own = start + team.thread * job.block_size;
-    if (turn == 0 && own < job.columns) {
-      const Columns columns = shared.columns_of(job, own, team.thread);
-      float* inverse = shared.inverses.get() + 2 * shared.slot * team.thread;
-      invert(job, columns, inverse, inverse + shared.slot);
+  std::vector<Columns> columns = shared.columns_of(job, 0);
+  const int64_t first = columns.size();
+  for (int64_t i = team.begin(first); i < team.end(first); ++i) invert(job, columns[i], shared);
+  team.wait();
+  int64_t tasks = 0;
+  for (int64_t index = 0; !columns.empty(); ++index) {
+    const std::vector<Columns> after = shared.columns_of(job, index + 1);
+    prepare_group(job, columns, after, team, shared, &tasks);
+    team.wait();
+    for (size_t i = 0; i < job.matrices.size(); ++i) {
+      if (job.matrices[i].rows == 0) continue;
+      // Another matrix has other shares, and its values take the memory of the one before.
+      if (i > 0) team.wait();
+      solve_group(job, columns, i, team, shared);
     }
-    if (turn == 0) team.wait();
-    solve_block(job, shared.columns_of(job, start, turn), team, shared);
+    if (shared.carries == 1) team.wait();  // the carry is free again
+    columns = after;
   }
   for (const Matrix& matrix : job.matrices) finish_tiles(job, matrix, team);
 }

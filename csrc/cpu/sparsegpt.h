@@ -7,12 +7,15 @@
 //     D_b = new values - W_b                            solve_tiles
 //   at the end W + D                                    finish_tiles
 //
+// Where memory allows, two blocks are a group, whose products share one reading of the D before it.
+//
 // Rows are held T = 3 L at a time, as columns of T lanes: D is [R / T][C][T], so that a product
 // finds both operands in the order in which it reads them, and a solve its rows in the lanes:
 // nothing is copied between the two. D has the memory of the result.
 //
 // A tile is one thread's from the first block to the last, in the cache of its core. Threads wait
-// for each other where all need what all made: the inverses, the carry, the choice of a mask.
+// for each other where all need what all made: the inverses, the carry, the choice of a mask. Carry
+// and inverses are made by whoever is free.
 #pragma once
 
 #include <cstdint>
@@ -78,12 +81,15 @@ struct Block {
 int tile_rows();     // T of the instruction set in use
 int tile_columns();  // N
 
-// Each does the team's own tiles.
-void carry_tiles(const SparseGPT& job, const Columns& columns, const Team& team);
+// Tiles first .. last of the rows of the carry, of T each.
+void carry_tiles(const SparseGPT& job, const Columns& columns, int64_t first, int64_t last);
+
+// Each of these does the team's own tiles.
 void load_tiles(const SparseGPT& job, const Columns& columns, const Block& block,
                 const Team& team);
-void add_products(const SparseGPT& job, const Columns& columns, const Block& block,
-                  const Team& team);
+// The columns begin .. end of D times theirs of the carry, for `count` blocks; CHUNK divides begin.
+void add_products(const SparseGPT& job, const Columns* columns, const Block* blocks, int count,
+                  int64_t begin, int64_t end, const Team& team);
 void solve_tiles(const SparseGPT& job, const Columns& columns, const Block& block,
                  const Team& team);
 void finish_tiles(const SparseGPT& job, const Matrix& matrix, const Team& team);

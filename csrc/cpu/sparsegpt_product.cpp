@@ -33,6 +33,8 @@ RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t
   const int64_t valid = std::min<int64_t>(T, columns.start - k0);
   for (int64_t i = 0; i < columns.width; ++i) {
     const float* from = job.lower + (columns.start + i) * job.stride_lower + k0;
+    __builtin_prefetch(from + T);  // for the next tile
+    __builtin_prefetch(from + 2 * T - 1);
     if (valid == T) std::memcpy(left + i * T, from, T * sizeof(float));
     else std::memcpy(left + i * T, from, valid * sizeof(float));
   }
@@ -54,35 +56,33 @@ RAC_INLINE void carry_tile(const SparseGPT& job, const Columns& columns, int64_t
 }
 
 template <int L>
-RAC_INLINE void carry_all(const SparseGPT& job, const Columns& columns, const Team& team) {
+RAC_INLINE void carry_all(const SparseGPT& job, const Columns& columns, int64_t first,
+                          int64_t last) {
   constexpr int T = Tiling<L>::T;
   AlignedArray<float> left(columns.width * T);
-  const int64_t tiles = (columns.start + T - 1) / T;
-  for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
+  for (int64_t tile = first; tile < last; ++tile) {
     carry_tile<L>(job, columns, tile * T, left.get());
   }
 }
 
-void carry_baseline(const SparseGPT& job, const Columns& columns, const Team& team) {
-  carry_all<4>(job, columns, team);
+void carry_baseline(const SparseGPT& job, const Columns& columns, int64_t first, int64_t last) {
+  carry_all<4>(job, columns, first, last);
 }
-RAC_AVX2 void carry_avx2(const SparseGPT& job, const Columns& columns, const Team& team) {
-  carry_all<8>(job, columns, team);
+RAC_AVX2 void carry_avx2(const SparseGPT& job, const Columns& columns, int64_t first,
+                         int64_t last) {
+  carry_all<8>(job, columns, first, last);
 }
-RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns, const Team& team) {
-  carry_all<16>(job, columns, team);
+RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns, int64_t first,
+                             int64_t last) {
+  carry_all<16>(job, columns, first, last);
 }
 
-// values += D_{k0..k0+depth} carry for a tile of rows.
+// values += D_{k0..k0+depth} carry for a tile of rows. `next` is what comes from memory later: some
+// is asked for with each group of columns, whose share in bytes is `share`.
 template <int L>
-RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Block& block,
-                          int64_t tile, int64_t k0, int64_t depth) {
+RAC_INLINE const char* add_chunk(const float* left, const Columns& columns, float* values,
+                                 int64_t k0, int64_t depth, const char* next, int64_t share) {
   constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
-  const float* left = block.matrix.out + (tile * job.columns + k0) * T;
-  float* values = block.values + tile * columns.padded * T;
-  // The next tile's chunk, a share with each group of columns: it comes from memory.
-  const char* next = reinterpret_cast<const char*>(left + job.columns * T);
-  const int64_t share = (depth * T * sizeof(float) * N / columns.padded + 63) / 64 * 64;
   for (int64_t j = 0; j < columns.padded; j += N, next += share) {
     for (int64_t line = 0; line < share; line += 64) __builtin_prefetch(next + line, 0, 2);
     F32<L> sum[N][V];
@@ -95,31 +95,42 @@ RAC_INLINE void add_chunk(const SparseGPT& job, const Columns& columns, const Bl
       for (int v = 0; v < V; ++v) to[n * V + v] += sum[n][v];
     }
   }
+  return next;
 }
 
 template <int L>
-RAC_INLINE void add_all(const SparseGPT& job, const Columns& columns, const Block& block,
-                        const Team& team) {
-  const int64_t tiles = (block.matrix.rows + Tiling<L>::T - 1) / Tiling<L>::T;
-  for (int64_t k0 = 0; k0 < columns.start; k0 += CHUNK) {
-    const int64_t depth = std::min(CHUNK, columns.start - k0);
+RAC_INLINE void add_all(const SparseGPT& job, const Columns* columns, const Block* blocks,
+                        int count, int64_t begin, int64_t end, const Team& team) {
+  constexpr int T = Tiling<L>::T, N = Tiling<L>::N;
+  const Matrix& matrix = blocks->matrix;
+  const int64_t tiles = (matrix.rows + T - 1) / T;
+  int64_t padded = 0;
+  for (int i = 0; i < count; ++i) padded += columns[i].padded;
+  for (int64_t k0 = begin; k0 < end; k0 += CHUNK) {
+    const int64_t depth = std::min(CHUNK, end - k0);
+    const int64_t share = (depth * T * sizeof(float) * N / padded + 63) / 64 * 64;
     for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
-      add_chunk<L>(job, columns, block, tile, k0, depth);
+      const float* left = matrix.out + (tile * job.columns + k0) * T;
+      const char* next = reinterpret_cast<const char*>(left + job.columns * T);  // the next tile's
+      for (int i = 0; i < count; ++i) {
+        float* values = blocks[i].values + tile * columns[i].padded * T;
+        next = add_chunk<L>(left, columns[i], values, k0, depth, next, share);
+      }
     }
   }
 }
 
-void add_baseline(const SparseGPT& job, const Columns& columns, const Block& block,
-                  const Team& team) {
-  add_all<4>(job, columns, block, team);
+void add_baseline(const SparseGPT& job, const Columns* columns, const Block* blocks, int count,
+                  int64_t begin, int64_t end, const Team& team) {
+  add_all<4>(job, columns, blocks, count, begin, end, team);
 }
-RAC_AVX2 void add_avx2(const SparseGPT& job, const Columns& columns, const Block& block,
-                       const Team& team) {
-  add_all<8>(job, columns, block, team);
+RAC_AVX2 void add_avx2(const SparseGPT& job, const Columns* columns, const Block* blocks,
+                       int count, int64_t begin, int64_t end, const Team& team) {
+  add_all<8>(job, columns, blocks, count, begin, end, team);
 }
-RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const Block& block,
-                           const Team& team) {
-  add_all<16>(job, columns, block, team);
+RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns* columns, const Block* blocks,
+                           int count, int64_t begin, int64_t end, const Team& team) {
+  add_all<16>(job, columns, blocks, count, begin, end, team);
 }
 
 }  // namespace
@@ -127,11 +138,11 @@ RAC_AVX512 void add_avx512(const SparseGPT& job, const Columns& columns, const B
 int tile_rows() { return pick(Tiling<4>::T, Tiling<8>::T, Tiling<16>::T); }
 int tile_columns() { return pick(Tiling<4>::N, Tiling<8>::N, Tiling<16>::N); }
 
-void carry_tiles(const SparseGPT& job, const Columns& columns, const Team& team) {
-  pick(carry_baseline, carry_avx2, carry_avx512)(job, columns, team);
+void carry_tiles(const SparseGPT& job, const Columns& columns, int64_t first, int64_t last) {
+  pick(carry_baseline, carry_avx2, carry_avx512)(job, columns, first, last);
 }
 
-void add_products(const SparseGPT& job, const Columns& columns, const Block& block,
-                  const Team& team) {
-  pick(add_baseline, add_avx2, add_avx512)(job, columns, block, team);
+void add_products(const SparseGPT& job, const Columns* columns, const Block* blocks, int count,
+                  int64_t begin, int64_t end, const Team& team) {
+  pick(add_baseline, add_avx2, add_avx512)(job, columns, blocks, count, begin, end, team);
 }
