@@ -5,7 +5,7 @@ import torch
 from numeric import layer, native
 from triton_interpreter import DEVICE, needs_triton
 
-from rac_kernels import HessianFactor, Pattern, factor_hessian, sparsegpt
+from rac_kernels import HessianFactor, Pattern, _native, factor_hessian, sparsegpt
 
 on_a_gpu = [pytest.mark.gpu] if DEVICE == "cuda" else []
 implementation = pytest.mark.parametrize(
@@ -53,6 +53,28 @@ def test_each_is_solved_as_if_alone(impl, rule):
             assert torch.equal(pruned, alone)
             assert torch.equal(loss, alone_loss)
         assert loss.shape == () and loss.dtype == torch.float64
+
+
+@native
+@pytest.mark.parametrize("rule", ["0.5", "0.3 compat", "2:4", "given"])
+def test_two_blocks_at_a_time_are_as_one(rule):
+    """Blocks of 8 columns are solved two at a time from 15 * 4 * 8 rows and columns on."""
+    weight, hessian = layer(75, 456)  # 57 blocks, the last of which is alone
+    factor, few = factor_hessian(hessian), weight[:20]
+    pattern, masks = None, [None] * 2
+    if rule == "given":
+        masks = [torch.rand(20, 456) < 0.5, torch.rand(55, 456) < 0.5]
+    else:
+        pattern = Pattern.parse(rule.split()[0])
+    options = {"compat": "compat" in rule, "block_size": 8, "impl": "native"}
+    with _native.use_threads(1):
+        alone = sparsegpt(few, factor, pattern, mask=masks[0], **options)
+    for threads in (1, 2, 3):
+        with _native.use_threads(threads):
+            masks_of = None if rule != "given" else masks
+            both = sparsegpt([few, weight[20:]], factor, pattern, mask=masks_of, **options)
+        for one, other in zip(both[0], alone, strict=True):
+            assert torch.equal(one, other)
 
 
 @implementation

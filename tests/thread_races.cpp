@@ -81,7 +81,7 @@ std::vector<float> random_hessian(int64_t columns) {
 }
 
 void run_sparsegpt(const std::vector<int64_t>& heights, int64_t columns, Rule rule, bool grow,
-                   bool dead) {
+                   bool dead, int64_t block_size = 32) {
   SparseGPT job{};
   std::vector<std::vector<float>> weights, outs;
   std::vector<std::vector<uint8_t>> keeps;
@@ -102,7 +102,7 @@ void run_sparsegpt(const std::vector<int64_t>& heights, int64_t columns, Rule ru
   job.stride_lower = columns;
   job.dead = dead ? is_dead.data() : nullptr;
   job.columns = columns;
-  job.block_size = 32;
+  job.block_size = block_size;
   job.rule = rule;
   job.grow = grow;
   job.sparsity = 0.5;
@@ -119,6 +119,7 @@ void run_sparsegpts() {
       run_sparsegpt({150}, 300, rule, grow, false);
       run_sparsegpt({80, 10, 0, 10, 10}, 300, rule, grow, true);  // other shares, some of none
       run_sparsegpt({10, 80, 33}, 132, rule, grow, false);
+      run_sparsegpt({40, 70}, 380, rule, grow, false, 8);  // two blocks at a time
     }
   }
 }
