@@ -83,7 +83,6 @@ void select_block(const SparseGPT& job, const Columns& columns, const Team& team
     const uint64_t* candidates = found[thread].candidates.data();
     all.insert(all.end(), candidates, candidates + found[thread].copied);
   }
-  team.wait();  // what was found may be overwritten
   std::nth_element(all.begin(), all.begin() + (count - 1), all.end());
   const bool all_ties = job.rule == Rule::THRESHOLD;
   block.key = static_cast<int32_t>(all[count - 1] >> 32);
