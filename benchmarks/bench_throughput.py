@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.bench_decode import advance, shape_config
 from benchmarks.common import bench_options, environment, report, time_once
-from benchmarks.rows import read_results
+from benchmarks.rows import holds, read_results
 from rac.engines import Generation, Sampling, generate
 from rac.engines.attention import use_grouped_attention
 from rac.engines.fused import fuse
@@ -101,9 +101,12 @@ def contenders(
 ) -> dict[str, nn.Module]:
     """The pruned model dense and packed, in each dtype of activations, ready to decode."""
     packed = same_tensors(pruned)
-    for name in names:
-        linear = packed.get_submodule(name)
-        packed.set_submodule(name, kind(kind.pack(linear.weight), linear.bias))
+    for name, linear in linears(packed).items():
+        if name in names:
+            packed.set_submodule(name, kind(kind.pack(linear.weight), linear.bias))
+        else:  # stacking moves a linear's parameters: the dense model's are to stay where they are
+            for part, tensor in [*linear.named_parameters()]:
+                setattr(linear, part, nn.Parameter(tensor.data, requires_grad=False))
     models = {"dense_bf16": pruned, "packed_bf16": packed}
     if "fp32" in dtypes:
         models |= {
@@ -111,13 +114,16 @@ def contenders(
             for name, model in models.items()
         }
     models["torch_bf16"] = same_tensors(pruned)
+    stacked = []
     for name, model in models.items():
         use_grouped_attention(model)
         if name != "torch_bf16":
-            stack(model)
+            stacked += stack(model)
         fuse(model)
         if name != "torch_bf16":
             fuse_step(model)
+    if not all(joint.intact for joint in stacked):
+        raise RuntimeError("a contender's stacked linears were moved by another's")
     return models
 
 
@@ -184,7 +190,9 @@ def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> Non
     head |= {"layers": len(decoder_layers(dense)[1]), "layout": layout, "format": format}
     wanted = [head | {"B": batch} for batch in options.batches]
     if options.resume:
-        wanted = missing(wanted, options.out)
+        here = {"threads": torch.get_num_threads(), "commit": environment()["commit"]}
+        found = read_results(options.out, "throughput")
+        wanted = [row for row in wanted if not holds(found, row | here, KEYS)]
     if not wanted:
         return
     models = contenders(*prune(dense, LAYOUTS[layout], pattern, kind), kind, options.dtypes)
@@ -198,13 +206,6 @@ def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> Non
         row["speedup"] = best["packed"] / best["dense"]
         row["over_torch_bf16"] = best["packed"] / rates["torch_bf16"]
         report(row, options.out, "throughput")
-
-
-def missing(wanted: list[dict], folder: Path) -> list[dict]:
-    """Those of `wanted` that the results do not have from this commit and thread count."""
-    here = {"threads": torch.get_num_threads(), "commit": environment()["commit"]}
-    found = {tuple(row.get(key) for key in KEYS) for row in read_results(folder, "throughput")}
-    return [row for row in wanted if tuple((row | here)[key] for key in KEYS) not in found]
 
 
 def nbytes(model: nn.Module) -> int:

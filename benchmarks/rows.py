@@ -20,6 +20,11 @@ def latest(rows: Iterable[dict], *keys: str) -> list[dict]:
     return list(kept.values())
 
 
+def holds(rows: Iterable[dict], wanted: dict, keys: Iterable[str]) -> bool:
+    """Whether one of the rows agrees with `wanted` in `keys`."""
+    return any(all(row.get(key) == wanted[key] for key in keys) for row in rows)
+
+
 def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table, "" without rows; `header` is "name|name>|...", > aligns to the right."""
     names, rows = header.split("|"), list(rows)
