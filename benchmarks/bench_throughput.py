@@ -102,11 +102,11 @@ def contenders(
     """The pruned model dense and packed, in each dtype of activations, ready to decode."""
     packed = same_tensors(pruned)
     for name, linear in linears(packed).items():
+        # stacking moves a linear's parameters: the dense model's are to stay where they are
+        for part, tensor in [*linear.named_parameters()]:
+            setattr(linear, part, nn.Parameter(tensor.data, requires_grad=False))
         if name in names:
             packed.set_submodule(name, kind(kind.pack(linear.weight), linear.bias))
-        else:  # stacking moves a linear's parameters: the dense model's are to stay where they are
-            for part, tensor in [*linear.named_parameters()]:
-                setattr(linear, part, nn.Parameter(tensor.data, requires_grad=False))
     models = {"dense_bf16": pruned, "packed_bf16": packed}
     if "fp32" in dtypes:
         models |= {
