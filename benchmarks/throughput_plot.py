@@ -6,7 +6,7 @@ Takes the rows of bench_throughput.py, of repeated measurements the last, and wr
 throughput_<device>.png beside them: one a device, an axis a model and batch. Every row has timed
 the dense contenders anew, so a dense bar is the median of its axis' rows, the line on it goes from
 the slowest to the fastest. A packed bar is the faster of bf16 and float32 activations, of those
-measured; where there is none, that was not run.
+measured; where there is none, that was not run, and layouts that were never run are left out.
 """
 
 import argparse
@@ -59,8 +59,9 @@ def draw(device: str, rows: list[dict]) -> bytes:
     """The plot of one device as PNG."""
     panels = [list(group) for _, group in groupby(rows, key=panel_of)]
     figure, axes = subplots(7.2, 0.9 + 2.1 * len(panels), rows=len(panels))
+    layouts = [name for name in LAYOUTS if any(row["layout"] == name for row in rows)]
     for axis, panel in zip(axes, panels, strict=True):
-        _draw_panel(axis, panel)
+        _draw_panel(axis, panel, layouts)
     kinds = [text for name, text in DENSES.items() if dense_rates(rows, name)]
     looks = dict(zip((*DENSES.values(), *FORMATS), (*GREYS, *STAGES), strict=False))
     handles = [Patch(color=looks[kind], label=kind) for kind in (*kinds, *FORMATS)]
@@ -70,7 +71,7 @@ def draw(device: str, rows: list[dict]) -> bytes:
     return to_png(figure)
 
 
-def _draw_panel(axis: Axes, rows: list[dict]) -> None:
+def _draw_panel(axis: Axes, rows: list[dict], layouts: list[str]) -> None:
     """Bars of a model and batch: dense ones, then three formats a layout."""
     for index, name in enumerate(DENSES):
         rates = dense_rates(rows, name)
@@ -79,15 +80,15 @@ def _draw_panel(axis: Axes, rows: list[dict]) -> None:
             place = (index - 1) * WIDTH
             _bar(axis, place, middle, GREYS[index], high)
             axis.plot([place] * 2, [low, high], color=DENSE, linewidth=1)
-    for group, layout in enumerate(LAYOUTS, start=1):
+    for group, layout in enumerate(layouts, start=1):
         for index, format in enumerate(FORMATS):
             rate = packed_rate(rows, layout, format)
             if rate:
                 _bar(axis, group + (index - 1) * WIDTH, rate, STAGES[index], rate)
     model, layers, batch = panel_of(rows[0])
     axis.set_title(f"{model}, {layers} layers, batch {batch}", loc="left", fontsize=9)
-    axis.set_xticks(range(len(LAYOUTS) + 1), ["dense", *LAYOUTS])
-    axis.set_xlim(-0.5, len(LAYOUTS) + 0.5)
+    axis.set_xticks(range(len(layouts) + 1), ["dense", *layouts])
+    axis.set_xlim(-0.5, len(layouts) + 0.5)
     axis.set_ylabel("Tokens/s")
     axis.margins(y=0.14)
 

@@ -41,8 +41,8 @@ def test_bars_are_the_newest_rows(figure):
         {round(bar.get_center()[0], 6): bar.get_height() for bar in a.patches} for a in (one, four)
     ]
     width = throughput_plot.WIDTH
-    # dense at 0: the medians of 3, 4, 5 and of 5, 6, 7; first third at 1, all at 3
-    expected = {-width: 4, 0: 6, 1 + width: 7, 3 - width: 10, 3: 11}
+    # dense at 0: the medians of 3, 4, 5 and of 5, 6, 7; first third at 1, all at 2
+    expected = {-width: 4, 0: 6, 1 + width: 7, 2 - width: 10, 2: 11}
     assert bars[0] == expected
     assert sorted(bars[1].values()) == [40, 50, 100]
 
