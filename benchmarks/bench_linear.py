@@ -8,7 +8,8 @@ its product is compared with that of what was rounded. The baseline is the faste
 linear, of F.linear and a product with a weight transposed beforehand, with a bf16 weight and x
 or, on a CPU, with float32 ones, whose times stand beside each other: torch's bf16 is slow on CPUs
 without bf16 instructions. A dense variant that takes more than SLOW times the fastest one's time in
-its first call is not timed again and left out.
+its first call is not timed again and left out. Without --tokens a CPU is not asked for batches that
+take torch's bf16 longer than half a minute (MOST_ON_A_CPU).
 
 Counts bytes: what is packed (for 2:4 on a CPU the kernels' copy of the metadata in place of the
 metadata, as large), x and y once. `of_readable` is bytes over time as a share of the readable
@@ -54,6 +55,7 @@ from rac_kernels import (
 SHAPES = [(d, f) for d, f in ((1536, 8960), (3584, 18944), (5120, 13824), (5120, 27648))]
 SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096, 16384)
+MOST_ON_A_CPU = 3e11  # R * C * T
 CACHE_BYTES = {"cpu": 130e6, "cuda": 200e6}  # more than twice an L3, an L2
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
@@ -218,7 +220,6 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
-    tokens = options.tokens or TOKENS
     start = time.perf_counter()
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     size = None if options.device.startswith("cuda") else 2048
@@ -226,6 +227,8 @@ def main() -> None:
     ceilings["matmul_dtype"] = str(dtype).removeprefix("torch.")
     for shape in shapes[:1] if options.quick else shapes:
         ceilings |= {"readable_gbps": readable_gbps(options.device)}
+        most = math.inf if options.device != "cpu" else MOST_ON_A_CPU / math.prod(shape)
+        tokens = options.tokens or [count for count in TOKENS if count <= most]
         for row in bench(shape, tokens, options, ceilings):
             report(row, options.out, "linear")
     print(f"{time.perf_counter() - start:.0f} s")
