@@ -131,28 +131,25 @@ RAC_INLINE void update(const TriangleUpdate& job, const Rows& rows, const Panels
     return sides * (sides + 1) / 2;
   };
   const int64_t side = squares(SQUARE) < 8 * job.threads ? STRIP : SQUARE;
-  int64_t taken = 0;  // of the numbers that `next` gives, by earlier rounds
   for (int64_t first = 0; first < rows.size(); first += panels.rows) {
     const int64_t packed = std::min(panels.rows, rows.size() - first);
+    if (team.thread == 0) next = 0;
     const int64_t tasks = (packed + KC - 1) / KC * strips;
-    for (int64_t task = next++ - taken; task < tasks; task = next++ - taken) {
+    for (int64_t task = team.begin(tasks); task < team.end(tasks); ++task) {
       const int64_t offset = task / strips * KC;
       const int64_t depth = std::min(KC, packed - offset);
       pack_strip<L, Tile<L>::MR, Tile<L>::NV * L, T>(job, rows, first + offset, depth, offset,
                                                      task % strips, panels);
     }
-    taken += tasks + team.threads;  // every thread takes one number that is no task
     team.wait();
-    for (int64_t task = next++ - taken; task < squares(side); task = next++ - taken) {
+    for (int64_t task = next++; task < squares(side); task = next++) {
       int64_t row = 0;  // squares are numbered row by row
       while ((row + 1) * (row + 2) / 2 <= task) ++row;
       const int64_t column = task - row * (row + 1) / 2;
       add_square<L>(job, panels, packed, row * side, column * side, side);
     }
-    taken += squares(side) + team.threads;
     team.wait();
   }
-  if (team.thread == 0) next = 0;
 }
 
 template <int L>

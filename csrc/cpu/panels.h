@@ -62,8 +62,7 @@ struct Panels {
 };
 
 // hessian_accumulate of the `rows` of the job, by all threads of a team, which share `panels` and
-// `next`, whose turn it is: 0 before, and again after the threads next wait for each other. Panels of
-// more features than the job's will do.
+// `next`, the square of H whose turn it is. Panels of more features than the job's will do.
 void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panels& panels,
                         const Team& team, std::atomic<int64_t>& next);
 
