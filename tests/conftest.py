@@ -82,6 +82,14 @@ def build_model(architecture: str, *, seed: int = 0, **changes: object) -> PreTr
     return model.eval().requires_grad_(False)
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> list[None]:
+    """A list that grows by one with each call of a class's method."""
+    calls: list[None] = []
+    own = getattr(owner, method)
+    monkeypatch.setattr(owner, method, lambda *a, **k: calls.append(None) or own(*a, **k))
+    return calls
+
+
 def save_source(
     folder: Path,
     architecture: str = "llama",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, build_model
+from conftest import ARCHITECTURES, build_model, count_calls
 
 from rac.calibration import HessianCollector, find_groups
 from rac.engines import Generation, Sampling
@@ -37,15 +37,6 @@ def decoded(model, **options):
     return sorted((trace.index, trace.output_ids) for trace in traces)
 
 
-def count_steps(monkeypatch):
-    calls = []
-    own = FusedAttention.decode
-    monkeypatch.setattr(
-        FusedAttention, "decode", lambda self, **k: calls.append(1) or own(self, **k)
-    )
-    return calls
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_fused_decodes_the_same_tokens(architecture, dtype, monkeypatch):
@@ -53,7 +44,7 @@ def test_what_is_fused_decodes_the_same_tokens(architecture, dtype, monkeypatch)
     model = prepared(architecture, dtype)
     fused = [m for m in model.modules() if isinstance(m.forward, FusedAttention)]
     assert len(fused) == FUSED.get(architecture, 0)
-    calls = count_steps(monkeypatch)
+    calls = count_calls(monkeypatch, FusedAttention, "decode")
     assert decoded(model) == expected
     whole = any(isinstance(m.forward, FusedLayer) for m in model.modules())
     assert bool(calls) == (bool(fused) and not whole)
@@ -103,6 +94,6 @@ def test_eager_attention_and_other_caches_are_left_alone(monkeypatch):
     model = build_model("llama")
     assert fuse_step(model)["attention"] == 0  # not the grouped attention
     model = prepared("llama")
-    calls = count_steps(monkeypatch)
+    calls = count_calls(monkeypatch, FusedAttention, "decode")
     model.generate(torch.tensor([PROMPTS[0]]), max_new_tokens=3, do_sample=False)
     assert not calls

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, count_calls
 from test_fused_attention import decoded
 from test_fused_layer import ARCHITECTURES, prepared
 
@@ -22,12 +22,7 @@ WHOLE = [name for name in ARCHITECTURES if name != "mistral"]  # its window is 1
 
 @pytest.fixture
 def steps(monkeypatch):
-    calls = []
-    own = FusedDecoder._run
-    monkeypatch.setattr(
-        FusedDecoder, "_run", lambda self, *a, **k: calls.append(1) or own(self, *a, **k)
-    )
-    return calls
+    return count_calls(monkeypatch, FusedDecoder, "_run")
 
 
 @pytest.mark.parametrize("kind", [None, Linear2to4, LinearBitmap])

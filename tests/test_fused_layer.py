@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import build_model
+from conftest import build_model, count_calls
 from test_fused_attention import decoded
 
 from rac.calibration import HessianCollector, find_groups
@@ -49,12 +49,7 @@ def fused_layers(model):
 
 @pytest.fixture
 def steps(monkeypatch):
-    calls = []
-    own = FusedLayer.decode
-    monkeypatch.setattr(
-        FusedLayer, "decode", lambda self, *a, **k: calls.append(1) or own(self, *a, **k)
-    )
-    return calls
+    return count_calls(monkeypatch, FusedLayer, "decode")
 
 
 @pytest.mark.parametrize("kind", [None, Linear2to4, LinearBitmap])
