@@ -210,13 +210,8 @@ def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> Non
 
 def nbytes(model: nn.Module) -> int:
     """Bytes of all weights in the decoder layers."""
-    tensors = (t for _, m in decoder_layers(model)[1].named_modules() for t in own_tensors(m))
-    return sum(tensor.nbytes for tensor in tensors)
-
-
-def own_tensors(module: nn.Module) -> list[torch.Tensor]:
-    """A module's own parameters and buffers."""
-    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    layers = decoder_layers(model)[1]
+    return sum(tensor.nbytes for tensor in (*layers.parameters(), *layers.buffers()))
 
 
 def default_models() -> list[str]:
