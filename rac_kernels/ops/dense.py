@@ -24,7 +24,7 @@ def linear_dense(
         bias: [R] or None.
         impl: "auto", "reference" (torch in float32), "native" (the CPU; no backward). Auto takes
             "native" on a CPU with AVX2 up to 8 tokens, and beyond where it has no instructions for
-            products of 16 bits, but for one token in fp16; else ``torch.nn.functional.linear``
+            products of 16 bits; else ``torch.nn.functional.linear``
             where x and W have one dtype, as that rounds, else the reference.
 
     Returns:
