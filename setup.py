@@ -32,13 +32,14 @@ CXX_FLAGS += ["-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-
 CXX_FLAGS += ["-Wno-psabi", "-Wno-ignored-attributes"]  # vectors never cross a function boundary
 # A matrix product is only sums of products: fusing them doubles its speed and rounds once less.
 PRODUCTS = ("decode_attention", "factor_hessian", "hessian_accumulate", "sparsegpt_product")
-PRODUCTS += ("linear_avx2", "linear_avx512", "linear_baseline")
+PRODUCTS += ("linear_avx2", "linear_avx512", "linear_baseline", "linear_dots", "linear_tiles")
 # GCC 12 takes the undefined lanes of its own AVX-512 intrinsics for variables nobody set.
-INTRINSICS = ("pack_2to4", "unpack_2to4")
+INTRINSICS = ("pack_2to4", "unpack_2to4", "linear_dots", "linear_tiles")
 SOURCE_FLAGS = {f"{name}.cpp": ["-ffp-contract=fast"] for name in PRODUCTS}
-SOURCE_FLAGS |= {
-    f"{name}.cpp": ["-Wno-uninitialized", "-Wno-maybe-uninitialized"] for name in INTRINSICS
-}
+for name in INTRINSICS:
+    SOURCE_FLAGS.setdefault(f"{name}.cpp", []).extend(
+        ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
+    )
 # Ampere, Ada, Hopper, and PTX of the last for what comes after. cudart inside: no CUDA needed to
 # load the module, and it does not depend on which CUDA torch brought.
 NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden"]

@@ -66,8 +66,8 @@ RAC_INLINE void arrange(const SparseLinear& job, const LinearScratch& scratch, i
 }
 
 // All of y from x in that order, TB tokens after another; tile(row, token, x) makes RB rows of it.
-template <int RB, int TB, typename Tile>
-RAC_INLINE void all_rows(const SparseLinear& job, const float* panels, Tile tile) {
+template <int RB, int TB, typename X, typename Tile>
+RAC_INLINE void all_rows(const SparseLinear& job, const X* panels, Tile tile) {
   const int64_t groups = (job.tokens + TB - 1) / TB, size = TB * job.padded;
   const int64_t fit = std::max<int64_t>(TILE_BYTES / job.columns / RB, 1) * RB;
   const int64_t rows = groups > 1 ? fit : RB, part = std::max<int64_t>(X_FLOATS / size, 1);

@@ -23,12 +23,33 @@ int64_t groups_of(const SparseLinear& job) {
   return (job.tokens + tokens_at_once(job) - 1) / tokens_at_once(job);
 }
 
-SparseLinear job_of(const Projection& projection, const void* x, Element element, float* y,
+// Tiles cost the same for 1 and for 16 tokens.
+constexpr int64_t FEW_TOKENS = 4;
+
+Products products_for(const Projection& projection, Element element, int64_t tokens) {
+  const bool bf16 = projection.weight.value == Value::BFLOAT16 && element == Element::BF16;
+  const bool tiles = current_isa() >= Isa::AMX && tokens > FEW_TOKENS;
+  if (tiles && (bf16 || projection.rounds_x)) return Products::TILES;
+  return bf16 && current_isa() >= Isa::AVX512_BF16 ? Products::PAIRS : Products::LANES;
+}
+
+// Where x lies in the order that a kernel reads it in: in float32 for LANES alone.
+int64_t panel_floats(const SparseLinear& job) {
+  const int64_t elements = groups_of(job) * tokens_at_once(job) * job.padded;
+  return job.products == Products::LANES ? elements : elements / 2;
+}
+
+// `y` is bfloat16 if x is, else float32; only tiles write the former.
+SparseLinear job_of(const Projection& projection, const void* x, Element element, void* y,
                     int64_t tokens, int threads) {
   const LinearWeight& weight = projection.weight;
-  return {x, y, weight.values, weight.codes, weight.offsets, weight.scale, projection.bias, tokens,
-          weight.rows, weight.columns, element, weight.value, projection.rounds_x, threads,
-          (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO};
+  const Products products = products_for(projection, element, tokens);
+  const bool rounds = element == Element::BF16;
+  return {x, rounds ? nullptr : static_cast<float*>(y), weight.values, weight.codes, weight.offsets,
+          weight.scale, projection.bias, tokens, weight.rows, weight.columns, element,
+          weight.value, projection.rounds_x, threads,
+          (weight.columns + PADDED_TO - 1) / PADDED_TO * PADDED_TO, products,
+          rounds && products == Products::TILES ? static_cast<uint16_t*>(y) : nullptr};
 }
 
 float element(const SparseLinear& job, int64_t token, int64_t column) {
@@ -78,16 +99,17 @@ void round_all(const float* y, uint16_t* rounded, int64_t count, int threads) {
 
 LinearPhases::LinearPhases(const Projection& projection, const void* x, Element element, void* y,
                            int64_t tokens, int threads)
-    : sums_(element == Element::BF16 ? tokens * projection.weight.rows : 0), y_(y),
-      job_(job_of(projection, x, element,
-                  element == Element::BF16 ? sums_.get() : static_cast<float*>(y), tokens,
-                  threads)),
-      panels_(groups_of(job_) * tokens_at_once(job_) * job_.padded),
+    : y_(y), job_(job_of(projection, x, element, y, tokens, threads)),
+      sums_(job_.y || job_.rounded ? 0 : tokens * job_.rows, false), panels_(panel_floats(job_)),
       x_scale_(job_.rounds_x ? tokens : 0), finite_(tokens),
-      scratch_{panels_.get(), finite_.get(), x_scale_.get()} {}
+      scratch_{panels_.get(), finite_.get(), x_scale_.get()} {
+  if (!job_.y && !job_.rounded) job_.y = sums_.get();
+}
 
 void LinearPhases::prepare(int threads) {
-  const ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
+  ArrangeKernel arrange = pick(arrange_baseline, arrange_avx2, arrange_avx512);
+  if (job_.products == Products::PAIRS) arrange = arrange_dots;
+  else if (job_.products == Products::TILES) arrange = arrange_tiles;
   const int64_t groups = groups_of(job_);
   threads = threads_for(job_.tokens * job_.columns, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -95,10 +117,13 @@ void LinearPhases::prepare(int threads) {
 }
 
 void LinearPhases::run() {
-  pick(linear_baseline, linear_avx2, linear_avx512)(job_, scratch_);
+  if (job_.products == Products::PAIRS) linear_dots(job_, scratch_);
+  else if (job_.products == Products::TILES) linear_tiles(job_, scratch_);
+  else pick(linear_baseline, linear_avx2, linear_avx512)(job_, scratch_);
 }
 
 void LinearPhases::finish(int threads) {
+  if (job_.products == Products::TILES) return;  // which multiply the zeros, too
   if (job_.codes && !job_.offsets) spread_not_finite(job_, finite_.get());
   if (job_.y == y_) return;
   round_all(job_.y, static_cast<uint16_t*>(y_), job_.tokens * job_.rows, threads);

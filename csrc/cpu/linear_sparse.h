@@ -10,13 +10,16 @@
 // What x is.
 enum class Element { FP32, BF16, FP16 };
 
+// What a kernel multiplies: float32 lanes; pairs of bf16, for a few tokens; or tiles of bf16.
+enum class Products { LANES, PAIRS, TILES };
+
 // y = x W^T, then scaled and shifted by row of W; x as it is or rounded to e4m3, token by token. W
 // [R, C] is packed in one of two ways, or dense:
 //   2:4     values [R', C/2], codes [R'/4, C/32, 4, 4], R' being R padded to whole fours: four bytes
 //           for each of four rows and 32 columns, a byte saying where in 8 columns the four values
 //           are, two bits each;
 //   bitmap  values one after another and codes [R, ceil(C/8)], a bit a weight; offsets say where
-//           the values of a row begin. 16 bytes may be read after the last value;
+//           the values of a row begin. READ_AFTER_VALUES bytes may be read after the last;
 //   dense   values [R, C], no codes.
 struct SparseLinear {
   const void* x;          // [tokens, columns]
@@ -32,9 +35,12 @@ struct SparseLinear {
   bool rounds_x;  // to e4m3 with a scale a token; FP8 alone
   int threads;
   int64_t padded;  // columns, up to whole blocks of every kernel
+  Products products;
+  uint16_t* rounded;  // y in bfloat16, where TILES writes it then, or null
 };
 
 constexpr int64_t PADDED_TO = 128;
+constexpr int64_t READ_AFTER_VALUES = 16;
 
 // What stays the same from call to call with a weight, as in SparseLinear.
 struct LinearWeight {
@@ -65,13 +71,15 @@ void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t c
 // What a kernel shares among its threads besides the job.
 struct LinearScratch {
   float* panels;    // x in the kernel's order, tokens_at_once(job) after another
-  uint8_t* finite;  // [tokens]: whether all of its x is; made by arrange
+  uint8_t* finite;  // [tokens]: whether all of its x is; made by arrange, but for TILES
   float* x_scale;   // [tokens] if x is rounded: what it was divided by; made by arrange
 };
 
 // Tokens that a kernel takes at once.
 inline int64_t tokens_at_once(const SparseLinear& job) {
-  if (job.tokens > 4 && job.codes && !job.offsets) return 8;
+  if (job.products == Products::TILES) return job.tokens > 32 ? 64 : job.tokens > 16 ? 32 : 16;
+  const bool two_to_four = job.codes && !job.offsets;
+  if (job.tokens > 4 && (two_to_four || job.products == Products::PAIRS)) return 8;
   return job.tokens > 2 ? 4 : job.tokens;
 }
 
@@ -87,10 +95,9 @@ class LinearPhases {
   void finish(int threads);
 
  private:
-  AlignedArray<float> sums_;
   void* y_;
   SparseLinear job_;
-  AlignedArray<float> panels_, x_scale_;
+  AlignedArray<float> sums_, panels_, x_scale_;
   AlignedArray<uint8_t> finite_;
   LinearScratch scratch_;
 };
@@ -104,3 +111,9 @@ void arrange_avx512(const SparseLinear& job, const LinearScratch& scratch, int64
 void linear_baseline(const SparseLinear& job, const LinearScratch& scratch);
 void linear_avx2(const SparseLinear& job, const LinearScratch& scratch);
 void linear_avx512(const SparseLinear& job, const LinearScratch& scratch);
+// By pairs: W in bf16, x too.
+void arrange_dots(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
+void linear_dots(const SparseLinear& job, const LinearScratch& scratch);
+// By tiles: the same, or W in fp8 and x rounded to it.
+void arrange_tiles(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
+void linear_tiles(const SparseLinear& job, const LinearScratch& scratch);

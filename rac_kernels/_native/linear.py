@@ -1,17 +1,26 @@
-"""Linears with packed weights, and with dense ones of 16 bits, in C++."""
+"""Linears with packed weights, and with dense ones of 16 bits, in C++.
+
+Weights are moved to huge pages before they are first read: they are read at every call.
+"""
 
 import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from rac_kernels._native.loading import CPU, DTYPES, load, threads
+from rac_kernels._native.bitmap import unpack_bitmap
+from rac_kernels._native.loading import CPU, DTYPES, instruction_set, load, threads
+from rac_kernels._native.packing import unpack_2to4
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
 _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
 # Multiply-adds from which a second thread pays for being woken.
 _PARALLEL = 1 << 18
+# Tokens from which unpacking a weight for torch's own tiles of bf16 takes less time.
+_MANY_TOKENS = 256
+_HUGE_PAGE = 2 << 20
 
 
 class _Prepared:
@@ -29,7 +38,7 @@ class _Prepared:
         if scale is not None:
             scale = scale.float().contiguous()
         for tensor in (packed.values, self.codes):
-            module.collapse_huge_pages(tensor.data_ptr(), tensor.nbytes)
+            _to_huge_pages(tensor)
         self.rows, columns = packed.shape
         self.kept = (packed.values, self.codes, offsets, scale)
         addresses = (0 if t is None else t.data_ptr() for t in self.kept)
@@ -54,7 +63,6 @@ def codes_of(packed: Packed2to4 | PackedBitmap) -> Tensor:
 
     In CUTLASS's order a tile of 32 rows lies in C / 32 pieces, 4 R' bytes apart, each in another
     page of memory; here four rows stream beside their values, for 1/16 of the dense weight's bytes.
-    The values are moved to huge pages: they are read at every call.
     """
     return _prepare(packed).codes
 
@@ -90,14 +98,37 @@ def linear_packed(
     rounds_x: bool = False,
 ) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU, x rounded to e4m3 by row if asked."""
+    if _is_better_unpacked(x, packed):
+        sparse = isinstance(packed, Packed2to4)
+        weight = unpack_2to4(packed)[0] if sparse else unpack_bitmap(packed)
+        return linear(x, weight, None if bias is None else bias.to(x.dtype))
     held = _prepare(packed)
     return _linear(x, held.weight, held.rows, bias, rounds_x)
+
+
+def _is_better_unpacked(x: Tensor, packed: Packed2to4 | PackedBitmap) -> bool:
+    """Whether torch's product of ``x`` [..., C] with the dense weight saves more than that takes."""
+    if not x.dtype == packed.dtype == torch.bfloat16 or instruction_set() != "amx":
+        return False
+    scaled = isinstance(packed, Packed2to4) and packed.scale is not None
+    return not scaled and x.numel() >= _MANY_TOKENS * x.shape[-1]
+
+
+# Dense weights that have been moved, by identity: a tensor is not hashed by what it is.
+_moved: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+
+
+def _to_huge_pages(tensor: Tensor) -> None:
+    load(CPU).collapse_huge_pages(tensor.data_ptr(), tensor.nbytes)
 
 
 class _Dense:
     """The same of a dense weight [R, C] in bf16 or fp16."""
 
     def __init__(self, weight: Tensor) -> None:
+        if weight.nbytes >= _HUGE_PAGE and _moved.get(id(weight)) is not weight:
+            _to_huge_pages(weight)
+            _moved[id(weight)] = weight
         self.kept = weight.detach().contiguous()
         self.rows, columns = weight.shape
         self.weight = load(CPU).SparseWeight(
