@@ -16,6 +16,7 @@
 
 #include <algorithm>
 
+#include "hessian_amx.h"
 #include "kernels.h"
 #include "lanes.h"
 #include "panels.h"
@@ -41,15 +42,6 @@ template <>
 struct Tile<16> {
   static constexpr int MR = 12, NV = 2;
 };
-
-// Where row i of H begins.
-RAC_INLINE float* row_of(const TriangleUpdate& job, int64_t i) {
-  if (!job.packed) return job.hessian + i * job.stride_hessian;
-  const int64_t block = i / PACKED_ROWS;
-  const int64_t width = std::min((block + 1) * PACKED_ROWS, job.features);
-  const int64_t before = PACKED_ROWS * PACKED_ROWS * (block * (block + 1) / 2);
-  return job.hessian + before + (i - block * PACKED_ROWS) * width;
-}
 
 // H[i:i+MR, j:j+NR] += left^T right over `depth` rows, on and below the diagonal.
 template <int L>
@@ -183,6 +175,7 @@ void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panel
 void hessian_accumulate(const TriangleUpdate& job) {
   const Rows rows(job);
   if (rows.size() == 0 || job.features == 0) return;
+  if (takes_amx(job, rows)) return hessian_accumulate_amx(job, rows);
   const Panels panels(job.features, rows.size(), job.threads);
   std::atomic<int64_t> next{0};
   run_team(job.threads,

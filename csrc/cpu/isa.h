@@ -10,6 +10,17 @@
 
 #define RAC_INLINE static inline __attribute__((always_inline))
 
+// Linux alone grants AMX (isa.cpp); GCC 11 and clang 12 are the first compilers to have it.
+#if defined(__x86_64__) && defined(__linux__) && defined(__has_include)
+#if __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
+#define RAC_HAS_AMX
+#endif
+#endif
+#if defined(RAC_HAS_AMX)
+#define RAC_AMX \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,amx-tile,amx-bf16")))
+#endif
+
 #if defined(__x86_64__)
 #define RAC_AVX2 __attribute__((target("avx2,fma")))
 #define RAC_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
@@ -18,7 +29,7 @@
 #define RAC_AVX512
 #endif
 
-enum class Isa { BASELINE, AVX2, AVX512 };
+enum class Isa { BASELINE, AVX2, AVX512, AMX };
 
 // The best the CPU has, unless use_isa chose another.
 Isa current_isa();
@@ -33,6 +44,7 @@ std::string isa_name();
 template <typename Function>
 Function pick(Function baseline, Function avx2, Function avx512) {
   switch (current_isa()) {
+    case Isa::AMX:
     case Isa::AVX512: return avx512;
     case Isa::AVX2: return avx2;
     default: return baseline;

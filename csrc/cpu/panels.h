@@ -17,6 +17,15 @@ constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of eve
 // let several threads wait for each other less often.
 constexpr int64_t PANEL_BYTES_ALONE = 4 << 20, PANEL_BYTES_SHARED = 32 << 20;
 
+// Where row i of H begins.
+RAC_INLINE float* row_of(const TriangleUpdate& job, int64_t i) {
+  if (!job.packed) return job.hessian + i * job.stride_hessian;
+  const int64_t block = i / PACKED_ROWS;
+  const int64_t width = std::min((block + 1) * PACKED_ROWS, job.features);
+  const int64_t before = PACKED_ROWS * PACKED_ROWS * (block * (block + 1) / 2);
+  return job.hessian + before + (i - block * PACKED_ROWS) * width;
+}
+
 // The rows of x that have a weight.
 struct Rows {
   explicit Rows(const TriangleUpdate& job) {
@@ -24,11 +33,13 @@ struct Rows {
       if (job.row_weight && job.row_weight[t] == 0.0f) continue;
       index.push_back(t);
       weight.push_back(job.row_weight ? job.row_weight[t] : 1.0f);
+      plain = plain && weight.back() == 1.0f;
     }
   }
   int64_t size() const { return static_cast<int64_t>(index.size()); }
   std::vector<int64_t> index;
   std::vector<float> weight;
+  bool plain = true;  // all weights are 1
 };
 
 // Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D),
