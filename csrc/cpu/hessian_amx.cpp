@@ -130,10 +130,23 @@ RAC_INLINE void pack_group(const TriangleUpdate& job, const Rows& rows, int64_t 
   }
 }
 
+// What is read later: 16 times two cache lines.
+struct Ahead {
+  const void* lines;
+  int64_t stride;  // bytes
+};
+
+RAC_INLINE void fetch(const Ahead& ahead, int64_t n) {
+  const char* at = static_cast<const char*>(ahead.lines) + n * ahead.stride;
+  __builtin_prefetch(at, 0, 2);
+  __builtin_prefetch(at + 64, 0, 2);
+}
+
 // sums [2][2][16][16] (+)= left^T right over `steps` steps.
 RAC_AMX inline void multiply_block(const Half* left, const Half* right, int64_t steps, bool add,
-                                   float* sums) {
+                                   const Ahead& first, const Ahead& second, float* sums) {
   constexpr int64_t ROW = 64;  // bytes
+  const int64_t share = (16 + steps - 1) / steps;
   if (add) {
     _tile_loadd(0, sums, ROW);
     _tile_loadd(1, sums + 256, ROW);
@@ -146,6 +159,10 @@ RAC_AMX inline void multiply_block(const Half* left, const Half* right, int64_t 
     _tile_zero(3);
   }
   for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t n = step * share; n < (step + 1) * share; ++n) {
+      fetch(first, n);
+      fetch(second, n);
+    }
     _tile_loadd(4, left + step * PANEL, ROW);
     _tile_loadd(5, left + step * PANEL + TILE, ROW);
     _tile_loadd(6, right + step * PANEL, ROW);
@@ -165,24 +182,35 @@ struct Square {
   int64_t row, column, row_end, column_end;
 };
 
-// H[i, column:column_end] += sums, on and below the diagonal.
-RAC_AMX inline void add_row(const TriangleUpdate& job, const Square& at, int64_t i, const float* sums) {
-  float* out = row_of(job, i) + at.column;
-  const int64_t width = std::min(at.column_end, i + 1) - at.column;
-  const int64_t r = (i - at.row) % SIDE;
-  sums += (r / 16) * 512 + r % 16 * 16;
-  for (int64_t c = 0; c < width; c += 16) {
-    const float* from = sums + c / SIDE * BLOCK + c % SIDE * 16;
-    if (c + 16 <= width) {
-      F32<16> entries, more;
-      std::memcpy(&entries, out + c, sizeof(entries));
-      std::memcpy(&more, from, sizeof(more));
-      entries += more;
-      std::memcpy(out + c, &entries, sizeof(entries));
-    } else {
-      for (int64_t j = 0; j < width - c; ++j) out[c + j] += from[j];
+// H[i:i+SIDE, j:j+SIDE] += sums, on and below the diagonal.
+RAC_AMX inline void add_block(const TriangleUpdate& job, int64_t i, int64_t j, const float* sums) {
+  const bool whole = i + SIDE <= job.features && j < i;
+  const int64_t rows = std::min(SIDE, job.features - i);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* out = row_of(job, i + r) + j;
+    const float* from = sums + r / 16 * 512 + r % 16 * 16;
+    if (whole) {
+#pragma GCC unroll 2
+      for (int64_t c = 0; c < SIDE; c += 16) {
+        F32<16> entries, more;
+        std::memcpy(&entries, out + c, sizeof(entries));
+        std::memcpy(&more, from + c * 16, sizeof(more));
+        entries += more;
+        std::memcpy(out + c, &entries, sizeof(entries));
+      }
+      continue;
     }
+    const int64_t columns = std::min(SIDE, i + r - j + 1);
+    for (int64_t c = 0; c < columns; ++c) out[c] += from[c / 16 * 256 + c % 16];
   }
+}
+
+// Where a block of H lies.
+RAC_INLINE Ahead rows_of(const TriangleUpdate& job, int64_t i, int64_t j) {
+  if (i >= job.features) i = j = 0;
+  const float* first = row_of(job, i);
+  const int64_t stride = i + 1 < job.features ? row_of(job, i + 1) - first : 0;
+  return {first + j, stride * static_cast<int64_t>(sizeof(float))};
 }
 
 RAC_AMX inline void add_square(const TriangleUpdate& job, const TilePanels& panels, int64_t steps,
@@ -190,24 +218,29 @@ RAC_AMX inline void add_square(const TriangleUpdate& job, const TilePanels& pane
   const int64_t across = (SQUARE / SIDE) * BLOCK;
   for (int64_t step = 0; step < steps; step += DEPTH) {
     const int64_t depth = std::min(DEPTH, steps - step);
-    for (int64_t j = at.column; j < at.column_end; j += SIDE) {
-      const Half* right = panels.right + (j / SIDE * panels.steps + step) * PANEL;
-      for (int64_t i = std::max(at.row, j); i < at.row_end; i += SIDE) {
-        if (step + DEPTH >= steps) {
-        for (int64_t r = i; r < std::min(i + SIDE, at.row_end); ++r) {
-            const float* out = row_of(job, r) + j;
-            __builtin_prefetch(out, 0, 2);
-            if (j + 16 <= r) __builtin_prefetch(out + 16, 0, 2);
-          }
+    for (int64_t i = at.row; i < at.row_end; i += SIDE) {
+      const Half* left = panels.left + (i / SIDE * panels.steps + step) * PANEL;
+      const int64_t end = std::min(at.column_end, i + SIDE);
+      for (int64_t j = at.column; j < end; j += SIDE) {
+        const Half* right = panels.right + (j / SIDE * panels.steps + step) * PANEL;
+        float* block = sums + (i - at.row) / SIDE * across + (j - at.column) / SIDE * BLOCK;
+        Ahead first, second;
+        if (step + DEPTH < steps) {
+          const int64_t n = (j - at.column) / SIDE, m = (i - at.row) / SIDE;
+          const int64_t share = 16 * 64;  // values
+          first = {left + DEPTH * PANEL + n * share, 128};
+          second = {right + DEPTH * PANEL + m * share, 128};
+          multiply_block(left, right, depth, step > 0, first, second, block);
+        } else {
+          const bool last = j + SIDE >= end;
+          first = rows_of(job, last ? i + SIDE : i, last ? at.column : j + SIDE);
+          second = first;
+          second.lines = static_cast<const char*>(first.lines) + 16 * first.stride;
+          multiply_block(left, right, depth, step > 0, first, second, block);
+          add_block(job, i, j, block);
         }
-        const Half* left = panels.left + (i / SIDE * panels.steps + step) * PANEL;
-        multiply_block(left, right, depth, step > 0,
-                       sums + (i - at.row) / SIDE * across + (j - at.column) / SIDE * BLOCK);
       }
     }
-  }
-  for (int64_t i = at.row; i < at.row_end; ++i) {
-    add_row(job, at, i, sums + (i - at.row) / SIDE * across);
   }
 }
 
