@@ -12,7 +12,8 @@
 //
 // An entry of H receives, chunk after chunk of KC weighted rows, the chunk's sum in order of rows:
 // the same bits for any number of threads, either layout of H and every place in a tile, and the
-// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both.
+// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both. On CPUs that
+// have AMX, bf16 rows without weights go to hessian_amx.cpp.
 
 #include <algorithm>
 
@@ -175,7 +176,11 @@ void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panel
 void hessian_accumulate(const TriangleUpdate& job) {
   const Rows rows(job);
   if (rows.size() == 0 || job.features == 0) return;
-  if (takes_amx(job, rows)) return hessian_accumulate_amx(job, rows);
+#if defined(RAC_HAS_AMX)
+  if (current_isa() == Isa::AMX && job.dtype == 1 && rows.plain && rows.size() >= AMX_ROWS) {
+    return hessian_accumulate_amx(job, rows);
+  }
+#endif
   const Panels panels(job.features, rows.size(), job.threads);
   std::atomic<int64_t> next{0};
   run_team(job.threads,

@@ -1,19 +1,19 @@
-// One triangle of H += X^T X for X in bf16, in AMX tiles, which multiply bf16 exactly and sum in
-// float32.
+// One triangle of H += X^T X for X in bf16, by AMX: products of tiles of 16 x 32 and 32 x 16 values,
+// exact and summed in float32.
 //
-// Rows of X are taken BATCH at a time and packed into the two orders in which tiles are loaded, of
-// STEP rows and 16 features each: a left tile is [feature][row], a right one [pair of rows][feature]
-// [row of the pair]. H is walked in squares on and below its diagonal:
+// Rows of X are taken BATCH at a time and packed into tiles (amx_panels.h). H is walked in squares
+// on and below its diagonal:
 //
-//            right, 32 wide
-//           +----+----+----+     2 x 2 tiles of sums stay in tile registers over KC rows, a right
-//   left    |####                panel in the L1 cache over the blocks below each other, the sums of
-//   32 tall |#########           a square and its left panels in the L2 cache, until all rows of the
-//           |##############      batch are in them. Then they are added to H, row by row.
+//              right, 32 wide
+//             +----+----+----+     The 2 x 2 tiles of a block's sums stay in tile registers over
+//      left   |####                STEP * DEPTH rows, a left panel of so many in the L1 cache over the
+//      32     |#########           blocks beside each other, all sums and panels of a square in the
+//      tall   |##############      L2 cache until every row of the batch is in them. A block is then
+//                                  added to H: nothing above the diagonal is written.
 //
-// An entry of H receives, batch after batch, the batch's sum: STEP rows at a time, the even and the
-// odd ones of them apart. The same bits for any number of threads, either layout of H and every
-// place in a tile.
+// An entry of H receives, batch after batch, the batch's sum: STEP rows at a time, of which first
+// the even and the odd ones are summed apart. The same bits for any number of threads, either layout
+// of H and every place in a tile. Subnormal values and sums count as zero.
 
 #include "hessian_amx.h"
 
@@ -21,28 +21,16 @@
 
 #include <immintrin.h>
 
+#include "amx_panels.h"
+
 namespace {
 
-constexpr int64_t STEP = 32;          // rows in a tile
-constexpr int64_t TILE = 512;         // bf16 values in a tile of either order
-constexpr int64_t SIDE = 32;          // of a block of sums: two tiles
-constexpr int64_t PANEL = 2 * TILE;   // values of SIDE features in STEP rows
-constexpr int64_t BLOCK = SIDE * SIDE;  // sums in a block
-#ifndef BATCH_
-#define BATCH_ 1024
-#endif
-#ifndef KC_
-#define KC_ 256
-#endif
-#ifndef SQ_
-#define SQ_ 256
-#endif
-constexpr int64_t BATCH = BATCH_, DEPTH = KC_ / STEP;
-constexpr int64_t SQUARE = SQ_, SMALLEST_SQUARE = 64;
+constexpr int64_t DEPTH = 8;      // steps
+constexpr int64_t SQUARE = 256;   // side of a square of H; halved where that gives too few
+constexpr int64_t LEAST_SQUARE = 64;
+constexpr int64_t BLOCK = SIDE * SIDE;
 
-using Half = uint16_t;
-
-// What a thread tells its tile unit: all tiles are 16 rows of 64 bytes.
+// What a thread says of its tile registers: all are 16 rows of 64 bytes.
 struct alignas(64) TileShapes {
   constexpr TileShapes() {
     for (int tile = 0; tile < 8; ++tile) {
@@ -54,196 +42,119 @@ struct alignas(64) TileShapes {
   uint16_t bytes[16] = {};
   uint8_t rows[16] = {};
 };
+static_assert(sizeof(TileShapes) == 64);
 
-// Panels of a batch: [SIDE features][STEP rows][2 tiles].
-struct TilePanels {
-  TilePanels(int64_t features, int64_t rows)
-      : strips((features + SIDE - 1) / SIDE), steps((std::min(rows, BATCH) + STEP - 1) / STEP) {
-    const int64_t bytes = 2 * strips * steps * PANEL * static_cast<int64_t>(sizeof(Half));
-    const int64_t align = bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
-    memory_.reset(static_cast<Half*>(std::aligned_alloc(align, (bytes + align - 1) / align * align)));
-    if (!memory_) throw std::bad_alloc();
-    advise_huge_pages(memory_.get(), bytes);
-    left = memory_.get();
-    right = left + strips * steps * PANEL;
-  }
-  int64_t strips, steps;  // a panel of SIDE features takes `steps` steps, used or not
-  Half *left, *right;
-
- private:
-  struct Free {
-    void operator()(Half* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<Half[], Free> memory_;
-};
-
-// Both tiles of 16 features of STEP rows: x[k] is row k of them.
-RAC_INLINE void pack_tile(const Half* const* x, int64_t column, Half* left, Half* right) {
-  using U16 = Halves<16>::U16;
-  using U32 = Halves<16>::U32;
-#pragma GCC unroll 4
-  for (int64_t pair = 0; pair < STEP / 2; ++pair) {
-    U16 even, odd;
-    std::memcpy(&even, x[2 * pair] + column, sizeof(even));
-    std::memcpy(&odd, x[2 * pair + 1] + column, sizeof(odd));
-    const U32 both = __builtin_convertvector(even, U32) | __builtin_convertvector(odd, U32) << 16;
-    std::memcpy(right + pair * 32, &both, sizeof(both));
-  }
-  // Pairs of rows are words that move together.
-  const auto* from = reinterpret_cast<const float*>(right);
-  auto* to = reinterpret_cast<float*>(left);
-  for (int i = 0; i < 16; i += 4) {
-    for (int j = 0; j < 16; j += 4) transpose_4x4(from + i * 16 + j, 16, to + j * 16 + i, 16);
-  }
-}
-
-constexpr int64_t GROUP = 8;  // strips packed in a task
-
-// A group of strips in one step of the batch that begins at row `first`. Rows and features that
-// are not there are zeros.
-RAC_INLINE void pack_group(const TriangleUpdate& job, const Rows& rows, int64_t first,
-                           int64_t step, int64_t group, const TilePanels& panels) {
-  alignas(64) static const Half zeros[GROUP * SIDE] = {};
-  alignas(64) Half last[STEP][SIDE] = {};
-  const Half* x[STEP];
-  const int64_t begin = group * GROUP * SIDE;
-  const int64_t end = std::min(begin + GROUP * SIDE, job.features);
-  for (int64_t k = 0; k < STEP; ++k) {
-    const int64_t row = first + step * STEP + k;
-    x[k] = zeros;
-    if (row < rows.size()) {
-      x[k] = static_cast<const Half*>(job.x) + rows.index[row] * job.stride_x + begin;
-    }
-  }
-  for (int64_t column = begin; column < end; column += SIDE) {
-    const int64_t at = (column / SIDE * panels.steps + step) * PANEL;
-    int64_t offset = column - begin;
-    if (column + SIDE > end) {
-      for (int64_t k = 0; k < STEP; ++k) {
-        std::memcpy(last[k], x[k] + offset, (end - column) * sizeof(Half));
-        x[k] = last[k];
-      }
-      offset = 0;
-    }
-    pack_tile(x, offset, panels.left + at, panels.right + at);
-    pack_tile(x, offset + 16, panels.left + at + TILE, panels.right + at + TILE);
-  }
-}
-
-// What is read later: 16 times two cache lines.
+// What is read soon: 16 times two cache lines, `stride` bytes apart.
 struct Ahead {
-  const void* lines;
-  int64_t stride;  // bytes
+  const char* lines;
+  int64_t stride;
 };
 
 RAC_INLINE void fetch(const Ahead& ahead, int64_t n) {
-  const char* at = static_cast<const char*>(ahead.lines) + n * ahead.stride;
-  __builtin_prefetch(at, 0, 2);
-  __builtin_prefetch(at + 64, 0, 2);
+  __builtin_prefetch(ahead.lines + n * ahead.stride, 0, 2);
+  __builtin_prefetch(ahead.lines + n * ahead.stride + 64, 0, 2);
 }
 
-// sums [2][2][16][16] (+)= left^T right over `steps` steps.
+// sums [2][2][16][16] = left^T right over `steps` steps, on top of what they were if `add`.
 RAC_AMX inline void multiply_block(const Half* left, const Half* right, int64_t steps, bool add,
-                                   const Ahead& first, const Ahead& second, float* sums) {
-  constexpr int64_t ROW = 64;  // bytes
+                                   const Ahead (&ahead)[2], float* sums) {
+  constexpr int64_t ROW = 64, SUMS = WIDE * WIDE;
   const int64_t share = (16 + steps - 1) / steps;
   if (add) {
     _tile_loadd(0, sums, ROW);
-    _tile_loadd(1, sums + 256, ROW);
-    _tile_loadd(2, sums + 512, ROW);
-    _tile_loadd(3, sums + 768, ROW);
+    _tile_loadd(1, sums + SUMS, ROW);
+    _tile_loadd(2, sums + 2 * SUMS, ROW);
+    _tile_loadd(3, sums + 3 * SUMS, ROW);
   } else {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int64_t step = 0; step < steps; ++step) {
+  for (int64_t step = 0; step < steps; ++step, left += PANEL, right += PANEL) {
     for (int64_t n = step * share; n < (step + 1) * share; ++n) {
-      fetch(first, n);
-      fetch(second, n);
+      fetch(ahead[0], n);
+      fetch(ahead[1], n);
     }
-    _tile_loadd(4, left + step * PANEL, ROW);
-    _tile_loadd(5, left + step * PANEL + TILE, ROW);
-    _tile_loadd(6, right + step * PANEL, ROW);
-    _tile_loadd(7, right + step * PANEL + TILE, ROW);
+    _tile_loadd(4, left, ROW);
+    _tile_loadd(6, right, ROW);
     _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, right + TILE, ROW);
     _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, left + TILE, ROW);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, sums, ROW);
-  _tile_stored(1, sums + 256, ROW);
-  _tile_stored(2, sums + 512, ROW);
-  _tile_stored(3, sums + 768, ROW);
+  _tile_stored(1, sums + SUMS, ROW);
+  _tile_stored(2, sums + 2 * SUMS, ROW);
+  _tile_stored(3, sums + 3 * SUMS, ROW);
 }
-
-struct Square {
-  int64_t row, column, row_end, column_end;
-};
 
 // H[i:i+SIDE, j:j+SIDE] += sums, on and below the diagonal.
 RAC_AMX inline void add_block(const TriangleUpdate& job, int64_t i, int64_t j, const float* sums) {
   const bool whole = i + SIDE <= job.features && j < i;
-  const int64_t rows = std::min(SIDE, job.features - i);
-  for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < std::min(SIDE, job.features - i); ++r) {
     float* out = row_of(job, i + r) + j;
-    const float* from = sums + r / 16 * 512 + r % 16 * 16;
-    if (whole) {
-#pragma GCC unroll 2
-      for (int64_t c = 0; c < SIDE; c += 16) {
+    const float* from = sums + (r / WIDE * 2 * WIDE + r % WIDE) * WIDE;
+    for (int64_t half = 0; half < 2; ++half, out += WIDE, from += WIDE * WIDE) {
+      if (whole) {
         F32<16> entries, more;
-        std::memcpy(&entries, out + c, sizeof(entries));
-        std::memcpy(&more, from + c * 16, sizeof(more));
+        std::memcpy(&entries, out, sizeof(entries));
+        std::memcpy(&more, from, sizeof(more));
         entries += more;
-        std::memcpy(out + c, &entries, sizeof(entries));
+        std::memcpy(out, &entries, sizeof(entries));
+        continue;
       }
-      continue;
+      const int64_t columns = std::min(WIDE, i + r - j - half * WIDE + 1);
+      for (int64_t c = 0; c < columns; ++c) out[c] += from[c];
     }
-    const int64_t columns = std::min(SIDE, i + r - j + 1);
-    for (int64_t c = 0; c < columns; ++c) out[c] += from[c / 16 * 256 + c % 16];
   }
 }
 
-// Where a block of H lies.
-RAC_INLINE Ahead rows_of(const TriangleUpdate& job, int64_t i, int64_t j) {
-  if (i >= job.features) i = j = 0;
+// The rows of H that make a block, in two halves.
+RAC_INLINE void block_ahead(const TriangleUpdate& job, int64_t i, int64_t j, Ahead (&ahead)[2]) {
+  i = std::min(i, job.features - 1);
   const float* first = row_of(job, i);
-  const int64_t stride = i + 1 < job.features ? row_of(job, i + 1) - first : 0;
-  return {first + j, stride * static_cast<int64_t>(sizeof(float))};
+  const float* second = row_of(job, std::min(i + 1, job.features - 1));
+  const int64_t stride = (second - first) * static_cast<int64_t>(sizeof(float));
+  ahead[0] = {reinterpret_cast<const char*>(first + j), stride};
+  ahead[1] = {ahead[0].lines + WIDE * stride, stride};
 }
 
+// One square of H, over all packed steps; sums [side / SIDE][side / SIDE][BLOCK].
 RAC_AMX inline void add_square(const TriangleUpdate& job, const TilePanels& panels, int64_t steps,
-                               const Square& at, float* sums) {
-  const int64_t across = (SQUARE / SIDE) * BLOCK;
+                               int64_t row, int64_t column, int64_t side, float* sums) {
+  constexpr int64_t TWO_LINES = 64;  // values
+  const int64_t row_end = std::min(row + side, job.features);
   for (int64_t step = 0; step < steps; step += DEPTH) {
     const int64_t depth = std::min(DEPTH, steps - step);
-    for (int64_t i = at.row; i < at.row_end; i += SIDE) {
+    const bool last = step + DEPTH >= steps;
+    for (int64_t i = row; i < row_end; i += SIDE) {
       const Half* left = panels.left + (i / SIDE * panels.steps + step) * PANEL;
-      const int64_t end = std::min(at.column_end, i + SIDE);
-      for (int64_t j = at.column; j < end; j += SIDE) {
+      const int64_t end = std::min(column + side, i + SIDE);
+      for (int64_t j = column; j < end; j += SIDE) {
         const Half* right = panels.right + (j / SIDE * panels.steps + step) * PANEL;
-        float* block = sums + (i - at.row) / SIDE * across + (j - at.column) / SIDE * BLOCK;
-        Ahead first, second;
-        if (step + DEPTH < steps) {
-          const int64_t n = (j - at.column) / SIDE, m = (i - at.row) / SIDE;
-          const int64_t share = 16 * 64;  // values
-          first = {left + DEPTH * PANEL + n * share, 128};
-          second = {right + DEPTH * PANEL + m * share, 128};
-          multiply_block(left, right, depth, step > 0, first, second, block);
-        } else {
-          const bool last = j + SIDE >= end;
-          first = rows_of(job, last ? i + SIDE : i, last ? at.column : j + SIDE);
-          second = first;
-          second.lines = static_cast<const char*>(first.lines) + 16 * first.stride;
-          multiply_block(left, right, depth, step > 0, first, second, block);
-          add_block(job, i, j, block);
+        const int64_t down = (i - row) / SIDE, across = (j - column) / SIDE;
+        float* block = sums + down * side * SIDE + across * BLOCK;
+        Ahead ahead[2];
+        if (last) {  // the next block of H
+          const bool row_ends = j + SIDE >= end;
+          block_ahead(job, row_ends ? i + SIDE : i, row_ends ? column : j + SIDE, ahead);
+        } else {  // this block's share of the next panels
+          const Half* next = left + DEPTH * PANEL + across * WIDE * TWO_LINES;
+          ahead[0] = {reinterpret_cast<const char*>(next), TWO_LINES * sizeof(Half)};
+          next = right + DEPTH * PANEL + down * WIDE * TWO_LINES;
+          ahead[1] = {reinterpret_cast<const char*>(next), TWO_LINES * sizeof(Half)};
         }
+        multiply_block(left, right, depth, step > 0, ahead, block);
+        if (last) add_block(job, i, j, block);
       }
     }
   }
 }
 
+// The whole update, shared among the threads of the team.
 RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanels& panels,
                     const Team& team, std::atomic<int64_t>& next) {
   const auto squares = [&](int64_t side) {
@@ -251,28 +162,24 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
     return sides * (sides + 1) / 2;
   };
   int64_t side = SQUARE;
-  while (side > SMALLEST_SQUARE && squares(side) < 8 * job.threads) side /= 2;
-  AlignedArray<float> sums(SQUARE * SQUARE, false);
-  static constexpr TileShapes shapes;  // not on the stack: compilers think 8 bytes of it are read
+  while (side > LEAST_SQUARE && squares(side) < 8 * job.threads) side /= 2;
+  AlignedArray<float> sums(side * side, false);
+  static constexpr TileShapes shapes;  // not on the stack: compilers think only 8 bytes are read
   _tile_loadconfig(&shapes);
+  const int64_t groups = (panels.count + GROUP - 1) / GROUP;
   for (int64_t first = 0; first < rows.size(); first += BATCH) {
     const int64_t steps = (std::min(BATCH, rows.size() - first) + STEP - 1) / STEP;
     if (team.thread == 0) next = 0;
-    const int64_t groups = (panels.strips + GROUP - 1) / GROUP;
     for (int64_t task = team.begin(steps * groups); task < team.end(steps * groups); ++task) {
       pack_group(job, rows, first, task / groups, task % groups, panels);
     }
     team.wait();
-    // Tiles are loaded by assembly of which compilers do not know that it reads memory.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC: tile loads are mere assembly to it
     for (int64_t task = next++; task < squares(side); task = next++) {
       int64_t row = 0;  // squares are numbered row by row
       while ((row + 1) * (row + 2) / 2 <= task) ++row;
       const int64_t column = task - row * (row + 1) / 2;
-      const int64_t row_end = std::min((row + 1) * side, job.features);
-      add_square(job, panels, steps,
-                 {row * side, column * side, row_end, std::min((column + 1) * side, row_end)},
-                 sums.get());
+      add_square(job, panels, steps, row * side, column * side, side, sums.get());
     }
     team.wait();
   }
@@ -280,10 +187,6 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
 }
 
 }  // namespace
-
-bool takes_amx(const TriangleUpdate& job, const Rows& rows) {
-  return current_isa() == Isa::AMX && job.dtype == 1 && rows.plain;
-}
 
 void hessian_accumulate_amx(const TriangleUpdate& job, const Rows& rows) {
   const TilePanels panels(job.features, rows.size());

@@ -42,20 +42,30 @@ struct Rows {
   bool plain = true;  // all weights are 1
 };
 
-// Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D),
-// in 2 MB pages where there are such, which cost far fewer page faults.
+struct FreePanels {
+  void operator()(void* memory) const { std::free(memory); }
+};
+using PanelMemory = std::unique_ptr<void, FreePanels>;
+
+// In 2 MB pages where there are such, which cost far fewer page faults.
+inline PanelMemory panel_memory(int64_t bytes) {
+  const int64_t align = bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
+  bytes = (bytes + align - 1) / align * align;
+  PanelMemory memory(std::aligned_alloc(align, bytes));
+  if (!memory) throw std::bad_alloc();
+  advise_huge_pages(memory.get(), bytes);
+  return memory;
+}
+
+// Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D).
 struct Panels {
   Panels(int64_t features, int64_t count, int threads)
       : padded((features + STRIP - 1) / STRIP * STRIP) {
     const int64_t row_bytes = 2 * padded * static_cast<int64_t>(sizeof(float));
     const int64_t wanted = threads == 1 ? PANEL_BYTES_ALONE : PANEL_BYTES_SHARED;
     rows = std::min(count, std::max<int64_t>(wanted / (KC * row_bytes), 1) * KC);
-    const int64_t align = rows * row_bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
-    const int64_t bytes = (rows * row_bytes + align - 1) / align * align;
-    memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));
-    if (!memory_) throw std::bad_alloc();
-    advise_huge_pages(memory_.get(), bytes);
-    left = memory_.get();
+    memory_ = panel_memory(rows * row_bytes);
+    left = static_cast<float*>(memory_.get());
     right = left + rows * padded;
   }
   // Give the memory back to the system; there are no panels any more.
@@ -66,10 +76,7 @@ struct Panels {
   float *left, *right;  // [chunk][panel][row of the chunk][MR or NR]
 
  private:
-  struct Free {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<float[], Free> memory_;
+  PanelMemory memory_;
 };
 
 // hessian_accumulate of the `rows` of the job, by all threads of a team, which share `panels` and
