@@ -29,6 +29,9 @@ constexpr int64_t DEPTH = 8;      // steps
 constexpr int64_t SQUARE = 256;   // side of a square of H; halved where that gives too few
 constexpr int64_t LEAST_SQUARE = 64;
 constexpr int64_t BLOCK = SIDE * SIDE;
+// What an entry of H takes to be read and written, in rows, and the rows of entries, 0.3 ms, from
+// which threads pay for being woken.
+constexpr int64_t ENTRY_ROWS = 256, PARALLEL_ROWS = 600 << 20;
 
 // What a thread says of its tile registers: all are 16 rows of 64 bytes.
 struct alignas(64) TileShapes {
@@ -162,7 +165,7 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
     return sides * (sides + 1) / 2;
   };
   int64_t side = SQUARE;
-  while (side > LEAST_SQUARE && squares(side) < 8 * job.threads) side /= 2;
+  while (side > LEAST_SQUARE && squares(side) < 8 * team.threads) side /= 2;
   AlignedArray<float> sums(side * side, false);
   static constexpr TileShapes shapes;  // not on the stack: compilers think only 8 bytes are read
   _tile_loadconfig(&shapes);
@@ -191,7 +194,9 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
 void hessian_accumulate_amx(const TriangleUpdate& job, const Rows& rows) {
   const TilePanels panels(job.features, rows.size());
   std::atomic<int64_t> next{0};
-  run_team(job.threads, [&](const Team& team) { update(job, rows, panels, team, next); });
+  const bool small = job.features * job.features * (rows.size() + ENTRY_ROWS) < PARALLEL_ROWS;
+  run_team(small ? 1 : job.threads,
+           [&](const Team& team) { update(job, rows, panels, team, next); });
 }
 
 #endif
