@@ -5,7 +5,8 @@
 A row is one implementation at one shape; the one that "auto" takes comes last. The baseline is what
 sparsegpt and llm-compressor run: x to float32, and all of H. On a GPU there are two more, as
 columns: `torch.mm(out_dtype=float32)` + add_ in x's own dtype, and quack's symmetric product where
-it is installed. All are checked against the baseline first, and take turns.
+it is installed; on a CPU with AMX torch's own bf16 product, whose result is rounded to bf16. All
+are checked against the baseline first, and take turns.
 
 Counts T*D*(D+1) flops: the multiply-adds of one triangle, which is all that H holds; the baselines
 do about twice as many. Bytes: x once, the triangle read and written. `floor_ms` is the slower of
@@ -44,10 +45,22 @@ def mm_add_(hessian: Tensor, x: Tensor) -> None:
     hessian.add_(torch.mm(x.mT, x, out_dtype=torch.float32))
 
 
+def mm_rounded_(hessian: Tensor, x: Tensor) -> None:
+    """All of H, each product rounded to bf16: no other one is there on a CPU."""
+    hessian += x.mT @ x
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16: without, torch's own product takes seconds to hours."""
+    return native_status()["cpu"] == "ok (amx)"
+
+
 def other_baselines(x: Tensor) -> dict[str, Update]:
-    """What else runs on a GPU in bf16: name -> update of all of H; only those that work here."""
-    if not x.is_cuda or x.dtype == torch.float32:
+    """What else runs in bf16: name -> update of all of H; only those that work here."""
+    if x.dtype == torch.float32 or not (x.is_cuda or has_amx()):
         return {}
+    if not x.is_cuda:
+        return {"mm_rounded": mm_rounded_}
     found: dict[str, Update] = {"mm_add": mm_add_}
     try:
         from quack.gemm_interface import gemm_symmetric
@@ -119,9 +132,10 @@ def bench(features: int, tokens: int, dtype: torch.dtype, options, ceilings: dic
         options.repeats,
         options.device,
     )
-    multiplied = torch.float32 if options.device == "cpu" else dtype
+    multiplied = dtype if dtype in ceilings else torch.float32
     gflops = ceilings[multiplied]
-    others = {f"{n}_ms": seconds[n] * 1e3 for n in ("mm_add", "quack", "packed") if n in seconds}
+    names = ("mm_add", "mm_rounded", "quack", "packed")
+    others = {f"{name}_ms": seconds[name] * 1e3 for name in names if name in seconds}
     return [
         {
             "op": "hessian_accumulate_",
@@ -160,7 +174,10 @@ def check(updates: dict, x: Tensor) -> None:
             hessian = torch.zeros_like(expected)
             update(hessian, x)
             error = float((hessian.tril_() - expected).abs().max())
-            assert error < 1e-4 * len(x), f"{name} is off by {error} at D={features}, T={len(x)}"
+            limit = 1e-4 * len(x)
+            if name == "mm_rounded":
+                limit += 2.0**-8 * float(expected.abs().max())
+            assert error < limit, f"{name} is off by {error} at D={features}, T={len(x)}"
 
 
 def main() -> None:
@@ -170,8 +187,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     gpu = options.device.startswith("cuda")
-    dtypes = (torch.bfloat16, torch.float32)
-    ceilings: dict = {d: matmul_gflops(device=options.device, dtype=d) for d in dtypes[not gpu :]}
+    dtypes = (torch.bfloat16, torch.float32) if gpu or has_amx() else (torch.float32,)
+    ceilings: dict = {d: matmul_gflops(device=options.device, dtype=d) for d in dtypes}
     ceilings["copy"] = copy_gbps(options.device)
     if gpu:
         shapes = [(*s, torch.bfloat16) for s in GPU_SHAPES]

@@ -58,12 +58,12 @@ def emulation() -> types.ModuleType | str:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Run the C++ kernels with one of NAMES; skips the test where that cannot be."""
+    """Run the C++ kernels with one of NAMES or "amx"; skips the test where that cannot be."""
     module = _native.load(_native.CPU)
     try:
         module.use_instruction_set(name)
     except ValueError as error:
-        emulated = emulation() if name == "avx512" else str(error)
+        emulated = emulation() if name == "avx512" else f"{name} is not emulated"
         if isinstance(emulated, str):
             pytest.skip(f"{error}; {emulated}")
         with mock.patch.dict(sys.modules, {_native.CPU: emulated}):

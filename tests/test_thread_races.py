@@ -13,10 +13,12 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
+SOURCES += ["hessian_amx"]
 SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
 SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product", "sparsegpt_rows"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]
 FLAGS = ["-fopenmp", "-fno-strict-aliasing", "-Wno-psabi", "-Wno-ignored-attributes", f"-I{CPU}"]
+AMX = [f"-I{HERE}/emulated_amx", "-include", f"{HERE}/emulated_amx/amx.h"]  # which any CPU runs
 REPORTED = 66  # the exit status of a program that ThreadSanitizer found a race in
 SECONDS = 60  # of a run that takes one or two: threads that wait for ever are an error, too
 
@@ -24,7 +26,8 @@ SECONDS = 60  # of a run that takes one or two: threads that wait for ever are a
 def compile_one(source: Path, to: Path) -> None:
     # Optimised, the linears take 17 s to compile and 3 s otherwise; they run in 0.4 s.
     level = "-O0" if source.stem == "linear_baseline" else "-O1"
-    command = [*CXX, level, *FLAGS, "-c", str(source), "-o", str(to)]
+    flags = AMX if source.stem == "hessian_amx" else []
+    command = [*CXX, level, *FLAGS, *flags, "-c", str(source), "-o", str(to)]
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 

@@ -11,6 +11,7 @@
 
 #include "decoder_layer.h"
 #include "factor_hessian.h"
+#include "hessian_amx.h"
 #include "isa.h"
 #include "kernels.h"
 #include "linear_sparse.h"
@@ -143,6 +144,15 @@ void run_hessian(int64_t features, int64_t rows, bool packed) {
                       features, THREADS});
 }
 
+void run_tiles(int64_t features, int64_t rows, bool packed) {
+  std::vector<float> hessian((features + PACKED_ROWS) * (features + PACKED_ROWS));
+  std::vector<uint16_t> x(rows * features);
+  for (uint16_t& each : x) each = random_bfloat16();
+  const TriangleUpdate job{hessian.data(), features, packed,   x.data(), features, 1,
+                           nullptr,        rows,     features, THREADS};
+  hessian_accumulate_amx(job, Rows(job));
+}
+
 // 2:4 where there are codes, a bitmap where there are offsets, else dense.
 void run_linear(int64_t tokens, Value value, bool codes, bool offsets) {
   constexpr int64_t rows = 22, padded_rows = 24, columns = 1024;
@@ -236,6 +246,7 @@ int main(int count, char** arguments) {
     for (const bool packed : {false, true}) {
       run_hessian(200, 400, packed);
       run_hessian(500, 30, packed);
+      run_tiles(70, 2100, packed);  // two batches
     }
   } else return 2;
   std::puts("done");

@@ -12,10 +12,12 @@
 //
 // An entry of H receives, chunk after chunk of KC weighted rows, the chunk's sum in order of rows:
 // the same bits for any number of threads, either layout of H and every place in a tile, and the
-// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both.
+// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both. On CPUs that
+// have AMX, bf16 rows without weights go to hessian_amx.cpp.
 
 #include <algorithm>
 
+#include "hessian_amx.h"
 #include "kernels.h"
 #include "lanes.h"
 #include "panels.h"
@@ -41,15 +43,6 @@ template <>
 struct Tile<16> {
   static constexpr int MR = 12, NV = 2;
 };
-
-// Where row i of H begins.
-RAC_INLINE float* row_of(const TriangleUpdate& job, int64_t i) {
-  if (!job.packed) return job.hessian + i * job.stride_hessian;
-  const int64_t block = i / PACKED_ROWS;
-  const int64_t width = std::min((block + 1) * PACKED_ROWS, job.features);
-  const int64_t before = PACKED_ROWS * PACKED_ROWS * (block * (block + 1) / 2);
-  return job.hessian + before + (i - block * PACKED_ROWS) * width;
-}
 
 // H[i:i+MR, j:j+NR] += left^T right over `depth` rows, on and below the diagonal.
 template <int L>
@@ -183,6 +176,11 @@ void hessian_accumulate(const TriangleUpdate& job, const Rows& rows, const Panel
 void hessian_accumulate(const TriangleUpdate& job) {
   const Rows rows(job);
   if (rows.size() == 0 || job.features == 0) return;
+#if defined(RAC_HAS_AMX)
+  if (current_isa() == Isa::AMX && job.dtype == 1 && rows.plain && rows.size() >= AMX_ROWS) {
+    return hessian_accumulate_amx(job, rows);
+  }
+#endif
   const Panels panels(job.features, rows.size(), job.threads);
   std::atomic<int64_t> next{0};
   run_team(job.threads,

@@ -17,6 +17,15 @@ constexpr int64_t STRIP = 96;  // features packed at a time: whole panels of eve
 // let several threads wait for each other less often.
 constexpr int64_t PANEL_BYTES_ALONE = 4 << 20, PANEL_BYTES_SHARED = 32 << 20;
 
+// Where row i of H begins.
+RAC_INLINE float* row_of(const TriangleUpdate& job, int64_t i) {
+  if (!job.packed) return job.hessian + i * job.stride_hessian;
+  const int64_t block = i / PACKED_ROWS;
+  const int64_t width = std::min((block + 1) * PACKED_ROWS, job.features);
+  const int64_t before = PACKED_ROWS * PACKED_ROWS * (block * (block + 1) / 2);
+  return job.hessian + before + (i - block * PACKED_ROWS) * width;
+}
+
 // The rows of x that have a weight.
 struct Rows {
   explicit Rows(const TriangleUpdate& job) {
@@ -24,27 +33,39 @@ struct Rows {
       if (job.row_weight && job.row_weight[t] == 0.0f) continue;
       index.push_back(t);
       weight.push_back(job.row_weight ? job.row_weight[t] : 1.0f);
+      plain = plain && weight.back() == 1.0f;
     }
   }
   int64_t size() const { return static_cast<int64_t>(index.size()); }
   std::vector<int64_t> index;
   std::vector<float> weight;
+  bool plain = true;  // all weights are 1
 };
 
-// Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D),
-// in 2 MB pages where there are such, which cost far fewer page faults.
+struct FreePanels {
+  void operator()(void* memory) const { std::free(memory); }
+};
+using PanelMemory = std::unique_ptr<void, FreePanels>;
+
+// In 2 MB pages where there are such, which cost far fewer page faults.
+inline PanelMemory panel_memory(int64_t bytes) {
+  const int64_t align = bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
+  bytes = (bytes + align - 1) / align * align;
+  PanelMemory memory(std::aligned_alloc(align, bytes));
+  if (!memory) throw std::bad_alloc();
+  advise_huge_pages(memory.get(), bytes);
+  return memory;
+}
+
+// Memory for the panels of `rows` rows: twice theirs in float32, at most max(32 MB, 3 KB * D).
 struct Panels {
   Panels(int64_t features, int64_t count, int threads)
       : padded((features + STRIP - 1) / STRIP * STRIP) {
     const int64_t row_bytes = 2 * padded * static_cast<int64_t>(sizeof(float));
     const int64_t wanted = threads == 1 ? PANEL_BYTES_ALONE : PANEL_BYTES_SHARED;
     rows = std::min(count, std::max<int64_t>(wanted / (KC * row_bytes), 1) * KC);
-    const int64_t align = rows * row_bytes < HUGE_PAGE ? 64 : HUGE_PAGE;
-    const int64_t bytes = (rows * row_bytes + align - 1) / align * align;
-    memory_.reset(static_cast<float*>(std::aligned_alloc(align, bytes)));
-    if (!memory_) throw std::bad_alloc();
-    advise_huge_pages(memory_.get(), bytes);
-    left = memory_.get();
+    memory_ = panel_memory(rows * row_bytes);
+    left = static_cast<float*>(memory_.get());
     right = left + rows * padded;
   }
   // Give the memory back to the system; there are no panels any more.
@@ -55,10 +76,7 @@ struct Panels {
   float *left, *right;  // [chunk][panel][row of the chunk][MR or NR]
 
  private:
-  struct Free {
-    void operator()(float* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<float[], Free> memory_;
+  PanelMemory memory_;
 };
 
 // hessian_accumulate of the `rows` of the job, by all threads of a team, which share `panels` and

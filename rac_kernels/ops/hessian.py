@@ -31,7 +31,8 @@ def hessian_accumulate_(
     A plain sum, so partial sums of several batches, ranks or runs add exactly. All is float32: the
     error of an entry is at most ``(T + 2) * 2**-23 * sum_t |w_t x_ti x_tj|``, and products of bf16
     or fp16 values are exact, so that summing bf16 activations loses no more than summing float32
-    ones. The same tensors on the same machine give the same bits.
+    ones. Where the CPU multiplies bf16 itself (AMX), values and sums below 2**-126 count as 0. The
+    same tensors on the same machine give the same bits.
 
     Args:
         hessian: float32 [D, D] or :class:`PackedTriangle`, updated in place; entries above the

@@ -1,0 +1,10 @@
+// Included before csrc/cpu/hessian_amx.cpp: compiled for any CPU, with the instructions of immintrin.h
+// here.
+#pragma once
+
+#include "../../csrc/cpu/isa.h"
+
+#undef RAC_HAS_AMX
+#undef RAC_AMX
+#define RAC_HAS_AMX
+#define RAC_AMX
