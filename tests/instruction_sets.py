@@ -19,8 +19,14 @@ from rac_kernels import _native
 TESTS = Path(__file__).resolve().parent
 HEADER = TESTS / "emulated_avx512" / "avx512.h"
 NAMES = ("baseline", "avx2", "avx512")
+EMULATED = ("avx512", "avx512_bf16", "amx")
 every_instruction_set = pytest.mark.parametrize("instruction_set", NAMES, indirect=True)
+# Of what has kernels of its own for products of bf16.
+every_bf16_set = pytest.mark.parametrize(
+    "instruction_set", (*NAMES, *EMULATED[1:]), indirect=True
+)
 OTHERS = ("linear_avx2.cpp", "linear_baseline.cpp")  # files that have no AVX-512
+LONG = ("linear_avx512.cpp", "linear_dots.cpp", "linear_tiles.cpp")  # to compile
 FUSE = "-fexpensive-optimizations"  # products with sums, where setup.py allows it
 
 
@@ -39,7 +45,7 @@ def emulation() -> types.ModuleType | str:
     flags = ["-O1", "-mavx2", "-mfma", f"-I{HEADER.parent}", "-include", str(HEADER)]
     setup["CXX_FLAGS"][:] = [*(flag for flag in setup["CXX_FLAGS"] if flag != "-O3"), *flags]
     for name in sources:
-        quickly = name.startswith("bindings") or name == "linear_avx512.cpp"
+        quickly = name.startswith("bindings") or name in LONG
         setup["SOURCE_FLAGS"].setdefault(name, []).append("-O0" if quickly else FUSE)
     build = Path(tempfile.mkdtemp(prefix="rac-avx512-"))
     target = build / "_C_cpu.so"
@@ -58,14 +64,15 @@ def emulation() -> types.ModuleType | str:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Run the C++ kernels with one of NAMES or "amx"; skips the test where that cannot be."""
+    """Run the C++ kernels with one of NAMES or EMULATED; skips the test where that cannot be."""
     module = _native.load(_native.CPU)
     try:
         module.use_instruction_set(name)
     except ValueError as error:
-        emulated = emulation() if name == "avx512" else f"{name} is not emulated"
+        emulated = emulation() if name in EMULATED else f"{name} is not emulated"
         if isinstance(emulated, str):
             pytest.skip(f"{error}; {emulated}")
+        emulated.use_instruction_set(name)
         with mock.patch.dict(sys.modules, {_native.CPU: emulated}):
             _native.load.cache_clear()
             try:

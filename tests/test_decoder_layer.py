@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from capturing import staged
-from instruction_sets import every_instruction_set
+from instruction_sets import every_bf16_set
 from numeric import native
 from sparse_linear import inputs, sparse_weight
 
@@ -137,7 +137,7 @@ def test_any_number_of_threads(kinds, batch):
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-@every_instruction_set
+@every_bf16_set
 def test_every_instruction_set(instruction_set):
     parts = Parts(["2:4", "dense", "bitmap", "2:4"], normed=True)
     x, keys, values, mask, rotary = problem(2, 30)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from instruction_sets import every_instruction_set
+from instruction_sets import every_bf16_set
 from numeric import native
 from sparse_linear import (
     TOKENS,
@@ -102,7 +102,7 @@ def test_special_values_of_a_weight():
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 def test_every_half_is_widened_exactly(instruction_set):
     halves = every_half()
     pairs = halves[halves.isfinite()].reshape(-1, 2)
@@ -112,7 +112,7 @@ def test_every_half_is_widened_exactly(instruction_set):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 def test_what_is_not_finite_in_a_row_of_a_weight_stays_there(instruction_set):
     weight = sparse_weight(8, 96)
     weight[5] = torch.tensor([float("nan"), 0]).repeat(48)  # row 4 ends there: no reading on
@@ -121,7 +121,7 @@ def test_what_is_not_finite_in_a_row_of_a_weight_stays_there(instruction_set):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 @pytest.mark.parametrize("weight_dtype", WEIGHTS, ids=str)
 def test_every_instruction_set(instruction_set, weight_dtype):
     weight, packed = packed_weight(37, 192, weight_dtype)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fp8_truth import rounded
-from instruction_sets import every_instruction_set
+from instruction_sets import every_bf16_set
 from numeric import EPS32, native
 from sparse_linear import implementation, inputs, sparse_weight
 
@@ -53,7 +53,7 @@ def test_shapes_that_break_a_tile(shape):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 def test_every_instruction_set(instruction_set):
     weight, packed = packed_weight(37, 192)
     for tokens in (1, 2, 3, 8, 20):
@@ -62,7 +62,7 @@ def test_every_instruction_set(instruction_set):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 def test_every_byte_of_a_weight_is_decoded_exactly(instruction_set):
     """One at a time: a subnormal may not vanish, nor a sign or a neighbour's bits come along."""
     every = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn)

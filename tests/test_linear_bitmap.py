@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from instruction_sets import every_instruction_set
+from instruction_sets import every_bf16_set
 from numeric import native
 from sparse_linear import (
     TOKENS,
@@ -75,7 +75,7 @@ def test_what_is_not_finite_spreads_as_in_a_dense_product(value, tokens):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 @pytest.mark.parametrize("weight_dtype", HALVES, ids=str)
 @pytest.mark.parametrize("columns", [40, 201])  # an odd number of bytes a row
 def test_every_instruction_set(instruction_set, weight_dtype, columns):
@@ -86,7 +86,7 @@ def test_every_instruction_set(instruction_set, weight_dtype, columns):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 def test_every_half_is_widened_exactly(instruction_set):
     halves = every_half()
     weight = halves[halves.isfinite()].reshape(-1, 16)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from instruction_sets import every_instruction_set
+from instruction_sets import every_bf16_set
 from numeric import native
 from sparse_linear import (
     TOKENS,
@@ -72,7 +72,7 @@ def test_what_is_not_finite_stays_in_its_token(value):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 @pytest.mark.parametrize("weight_dtype", HALVES, ids=str)
 @pytest.mark.parametrize("columns", [40, 201])
 def test_every_instruction_set(instruction_set, weight_dtype, columns):
@@ -83,7 +83,7 @@ def test_every_instruction_set(instruction_set, weight_dtype, columns):
 
 
 @native
-@every_instruction_set
+@every_bf16_set
 @pytest.mark.parametrize("tokens", [1, 8])
 def test_every_half_is_widened_exactly(instruction_set, tokens):
     """All 65536 of fp16, subnormals too: whole vectors of a row and its last few columns."""

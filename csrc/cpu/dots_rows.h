@@ -67,7 +67,7 @@ RAC_INLINE void dots_dense(const SparseLinear& job, int64_t row, int64_t token, 
 template <bool WHOLE>
 RAC_INLINE __m512i spread_32(BitmapRow& row) {
   const auto bits = static_cast<uint32_t>(row.bits);
-  const __mmask32 mask = _cvtu32_mask32(bits);
+  const __mmask32 mask = static_cast<__mmask32>(bits);
   const int count = __builtin_popcount(bits);
   const __m512i values =
       WHOLE ? _mm512_loadu_si512(row.values)

@@ -21,6 +21,7 @@
 
 #include <immintrin.h>
 
+#include "amx.h"
 #include "amx_panels.h"
 
 namespace {
@@ -32,20 +33,6 @@ constexpr int64_t BLOCK = SIDE * SIDE;
 // What an entry of H takes to be read and written, in rows, and the rows of entries, 0.3 ms, from
 // which threads pay for being woken.
 constexpr int64_t ENTRY_ROWS = 256, PARALLEL_ROWS = 600 << 20;
-
-// What a thread says of its tile registers: all are 16 rows of 64 bytes.
-struct alignas(64) TileShapes {
-  constexpr TileShapes() {
-    for (int tile = 0; tile < 8; ++tile) {
-      bytes[tile] = 64;
-      rows[tile] = 16;
-    }
-  }
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileShapes) == 64);
 
 // What is read soon: 16 times two cache lines, `stride` bytes apart.
 struct Ahead {
@@ -167,8 +154,7 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
   int64_t side = SQUARE;
   while (side > LEAST_SQUARE && squares(side) < 8 * team.threads) side /= 2;
   AlignedArray<float> sums(side * side, false);
-  static constexpr TileShapes shapes;  // not on the stack: compilers think only 8 bytes are read
-  _tile_loadconfig(&shapes);
+  _tile_loadconfig(&TILE_SHAPES);
   const int64_t groups = (panels.count + GROUP - 1) / GROUP;
   for (int64_t first = 0; first < rows.size(); first += BATCH) {
     const int64_t steps = (std::min(BATCH, rows.size() - first) + STEP - 1) / STEP;
@@ -177,7 +163,7 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
       pack_group(job, rows, first, task / groups, task % groups, panels);
     }
     team.wait();
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // GCC: tile loads are mere assembly to it
+    before_tile_loads();
     for (int64_t task = next++; task < squares(side); task = next++) {
       int64_t row = 0;  // squares are numbered row by row
       while ((row + 1) * (row + 2) / 2 <= task) ++row;

@@ -24,7 +24,9 @@ bool has_f16c() {
 
 // Bits of cpuid's leaf 7, which not every compiler knows by name.
 bool has_bf16() {
-#if defined(RAC_HAS_BF16)
+#if defined(RAC_EMULATED_AVX512)
+  return true;
+#elif defined(RAC_HAS_BF16)
   constexpr unsigned VBMI2 = 1u << 6, BF16 = 1u << 5;
   unsigned eax, ebx, ecx, edx;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ecx & VBMI2)) return false;
@@ -37,7 +39,9 @@ bool has_bf16() {
 // Whether tiles of bf16 can be multiplied: the CPU has them, the system saves them where it switches
 // between threads, and it grants them to this process (Linux 5.16; sandboxes may refuse).
 bool has_amx() {
-#if defined(RAC_HAS_AMX)
+#if defined(RAC_EMULATED_AVX512)
+  return true;
+#elif defined(RAC_HAS_AMX)
   constexpr unsigned BF16_AND_TILE = 1u << 22 | 1u << 24, TILE_STATE = 3u << 17;
   unsigned eax, ebx, ecx, edx;
   if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;

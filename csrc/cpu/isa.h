@@ -3,8 +3,8 @@
 // A kernel is written once, as an RAC_INLINE template on vectors of L lanes (lanes.h), and compiled
 // three times by calling it from functions with a target attribute. OpenMP moves the body of a
 // parallel region into a function without that attribute, so a region contains nothing but a call
-// through the chosen pointer, and work is shared among threads inside the kernel. AMX is AVX-512 to
-// all of them but hessian_accumulate.
+// through the chosen pointer, and work is shared among threads inside the kernel. What comes after
+// AVX-512 is AVX-512 to all but a few, which ask for it (current_isa).
 #pragma once
 
 #include <string>
@@ -42,10 +42,10 @@ enum class Isa { BASELINE, AVX2, AVX512, AVX512_BF16, AMX };
 // The best the CPU has, unless use_isa chose another.
 Isa current_isa();
 
-// Use a named instruction set from now on ("amx", "avx512", "avx2", "baseline", "best"); throws
-// std::invalid_argument when the CPU does not have it. For tests: results do not depend on it, but
-// for the last bits of hessian_accumulate, whose products and sums the baseline does not fuse and
-// AMX sums in another order.
+// Use a named instruction set from now on ("amx", "avx512_bf16", "avx512", "avx2", "baseline", "best");
+// throws std::invalid_argument when the CPU does not have it. For tests: results do not depend on it,
+// but for the last bits of hessian_accumulate, whose products and sums the baseline does not fuse and
+// AMX sums in another order, and of linear, which bf16 pairs and tiles sum in others.
 void use_isa(const std::string& name);
 
 std::string isa_name();

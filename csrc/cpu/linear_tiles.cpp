@@ -9,7 +9,7 @@
 
 #include "isa.h"
 
-#if defined(RAC_HAS_AMX) || defined(RAC_EMULATED_AVX512)
+#if defined(RAC_HAS_AMX)
 
 #include <immintrin.h>
 
@@ -28,19 +28,13 @@
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2,amx-tile,amx-bf16,fma,popcnt,bmi,bmi2")
 #endif
 
+#include "amx.h"
 #include "fp8_rows.h"
 #include "tiles_decode.h"
 
 namespace {
 
 constexpr int64_t X_BYTES = 1 << 20;  // of x, that stay in the L2 cache while W is read once
-
-// All tiles have 16 rows of 64 bytes.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 // Sums of B times 16 tokens are in tiles 0 to B - 1.
 
@@ -130,6 +124,7 @@ RAC_INLINE void multiply_rows(const SparseLinear& job, const LinearScratch& scra
   for (int64_t r = 0; job.offsets && r < rows; ++r) {
     next[r] = job.values + 2 * job.offsets[row + r];
   }
+  before_tile_loads();
   zero_tiles<B>();
   int64_t decoded = 0;  // tiles that are to be multiplied
   const uint16_t* from = tiles[1];
@@ -140,6 +135,7 @@ RAC_INLINE void multiply_rows(const SparseLinear& job, const LinearScratch& scra
   for (int64_t begin = 0; begin < job.columns; begin += DECODED) {
     const int64_t end = std::min(begin + DECODED, job.columns);
     Decoder::decode(job, row, rows, begin, end, next, to, multiply);
+    before_tile_loads();
     x += decoded * B * SIDE * DEPTH;
     decoded = (end - begin + DEPTH - 1) / DEPTH;
     from = to;
@@ -162,8 +158,7 @@ RAC_INLINE void multiply_all(const SparseLinear& job, const LinearScratch& scrat
   alignas(64) uint16_t tiles[2][SIDE * DECODED];
   const int64_t tokens = B * SIDE;
   const int64_t part = std::max<int64_t>(X_BYTES / (2 * job.padded) / tokens, 1) * tokens;
-  const TileConfig config;
-  _tile_loadconfig(&config);
+  _tile_loadconfig(&TILE_SHAPES);
   for (int64_t begin = 0; begin < job.tokens; begin += part) {
     const int64_t end = std::min(begin + part, job.tokens);
 #pragma omp for schedule(static) nowait

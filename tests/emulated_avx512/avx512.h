@@ -7,6 +7,14 @@
 #define RAC_EMULATED_AVX512
 #undef RAC_AVX512
 #define RAC_AVX512
+#undef RAC_HAS_BF16
+#define RAC_HAS_BF16
+#undef RAC_VBMI2
+#define RAC_VBMI2
+#undef RAC_HAS_AMX
+#define RAC_HAS_AMX
+#undef RAC_AMX
+#define RAC_AMX
 #define __builtin_cpu_supports(feature) true  // isa.cpp: AVX-512 is the best there is
 
 // isa.h's pick, so that the other two are not compiled.

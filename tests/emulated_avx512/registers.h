@@ -60,6 +60,16 @@ EMULATED __m512i zeroed(uint64_t mask, const __m512i& a) {
   return blend<T>(mask, a, __m512i{});
 }
 
+// The lanes of memory under a mask; no others are read.
+template <typename T, int BITS, typename V>
+EMULATED V masked_load(uint64_t mask, const void* from) {
+  Register<T, BITS> result = {};
+  for (int i = 0; i < result.LANES; ++i) {
+    if (mask >> i & 1) std::memcpy(&result.lane[i], static_cast<const T*>(from) + i, sizeof(T));
+  }
+  return as<V>(result);
+}
+
 // A bit for each pair of lanes of which it is true.
 template <typename T, typename F>
 EMULATED uint64_t mask_of(const __m512i& a, const __m512i& b, F f) {
