@@ -22,8 +22,8 @@ bool has_f16c() {
 }
 #endif
 
-// Whether tiles of bf16 can be multiplied: the CPU has them, the system saves them where it switches
-// between threads, and it grants them to this process (Linux 5.16; sandboxes may refuse).
+// Whether tiles of bf16 can be multiplied: the CPU has them, the system saves them where it
+// switches between threads, and it grants them to this process (Linux 5.16; sandboxes may refuse).
 bool has_amx() {
 #if defined(RAC_HAS_AMX)
   constexpr unsigned BF16_AND_TILE = 1u << 22 | 1u << 24, TILE_STATE = 3u << 17;
