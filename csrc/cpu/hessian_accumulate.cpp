@@ -12,8 +12,8 @@
 //
 // An entry of H receives, chunk after chunk of KC weighted rows, the chunk's sum in order of rows:
 // the same bits for any number of threads, either layout of H and every place in a tile, and the
-// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both. On CPUs that
-// have AMX, bf16 rows without weights go to hessian_amx.cpp.
+// same for AVX2 and AVX-512, which fuse a product with its sum; the baseline rounds both. On CPUs
+// that have AMX, bf16 rows without weights go to hessian_amx.cpp.
 
 #include <algorithm>
 
@@ -178,7 +178,10 @@ void hessian_accumulate(const TriangleUpdate& job) {
   if (rows.size() == 0 || job.features == 0) return;
 #if defined(RAC_HAS_AMX)
   if (current_isa() == Isa::AMX && job.dtype == 1 && rows.plain && rows.size() >= AMX_ROWS) {
-    return hessian_accumulate_amx(job, rows);
+    TriangleUpdate update = job;
+    const int64_t work = job.features * job.features * (rows.size() + AMX_ENTRY_ROWS);
+    if (work < AMX_PARALLEL) update.threads = 1;
+    return hessian_accumulate_amx(update, rows);
   }
 #endif
   const Panels panels(job.features, rows.size(), job.threads);

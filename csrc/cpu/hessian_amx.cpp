@@ -1,19 +1,19 @@
-// One triangle of H += X^T X for X in bf16, by AMX: products of tiles of 16 x 32 and 32 x 16 values,
-// exact and summed in float32.
+// One triangle of H += X^T X for X in bf16, by AMX: products of tiles of 16 x 32 and 32 x 16
+// values, exact and summed in float32.
 //
 // Rows of X are taken BATCH at a time and packed into tiles (amx_panels.h). H is walked in squares
 // on and below its diagonal:
 //
 //              right, 32 wide
-//             +----+----+----+     The 2 x 2 tiles of a block's sums stay in tile registers over
-//      left   |####                STEP * DEPTH rows, a left panel of so many in the L1 cache over the
-//      32     |#########           blocks beside each other, all sums and panels of a square in the
-//      tall   |##############      L2 cache until every row of the batch is in them. A block is then
-//                                  added to H: nothing above the diagonal is written.
+//             +----+----+----+   The 2 x 2 tiles of a block's sums stay in registers over DEPTH
+//      left   |####              steps of STEP rows, a left panel of so many in the L1 cache over
+//      32     |#########         the blocks beside each other, all sums and panels of a square in
+//      tall   |##############    the L2 cache until every row of the batch is in them. A block is
+//                                then added to H: nothing above the diagonal is written.
 //
-// An entry of H receives, batch after batch, the batch's sum: STEP rows at a time, of which first
-// the even and the odd ones are summed apart. The same bits for any number of threads, either layout
-// of H and every place in a tile. Subnormal values and sums count as zero.
+// An entry of H receives, batch after batch, the batch's sum: a step at a time, of which first the
+// even and the odd rows are summed apart. The same bits for any number of threads, either layout of
+// H and every place in a tile. Subnormal values and sums count as zero.
 
 #include "hessian_amx.h"
 
@@ -30,9 +30,6 @@ constexpr int64_t DEPTH = 8;      // steps
 constexpr int64_t SQUARE = 256;   // side of a square of H; halved where that gives too few
 constexpr int64_t LEAST_SQUARE = 64;
 constexpr int64_t BLOCK = SIDE * SIDE;
-// What an entry of H takes to be read and written, in rows, and the rows of entries, 0.3 ms, from
-// which threads pay for being woken.
-constexpr int64_t ENTRY_ROWS = 256, PARALLEL_ROWS = 600 << 20;
 
 // What is read soon: 16 times two cache lines, `stride` bytes apart.
 struct Ahead {
@@ -152,7 +149,7 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
     return sides * (sides + 1) / 2;
   };
   int64_t side = SQUARE;
-  while (side > LEAST_SQUARE && squares(side) < 8 * team.threads) side /= 2;
+  while (side > LEAST_SQUARE && squares(side) < 8 * job.threads) side /= 2;
   AlignedArray<float> sums(side * side, false);
   _tile_loadconfig(&TILE_SHAPES);
   const int64_t groups = (panels.count + GROUP - 1) / GROUP;
@@ -180,9 +177,7 @@ RAC_AMX void update(const TriangleUpdate& job, const Rows& rows, const TilePanel
 void hessian_accumulate_amx(const TriangleUpdate& job, const Rows& rows) {
   const TilePanels panels(job.features, rows.size());
   std::atomic<int64_t> next{0};
-  const bool small = job.features * job.features * (rows.size() + ENTRY_ROWS) < PARALLEL_ROWS;
-  run_team(small ? 1 : job.threads,
-           [&](const Team& team) { update(job, rows, panels, team, next); });
+  run_team(job.threads, [&](const Team& team) { update(job, rows, panels, team, next); });
 }
 
 #endif

@@ -1,5 +1,5 @@
-// Included before csrc/cpu/hessian_amx.cpp: compiled for any CPU, with the instructions of immintrin.h
-// here.
+// Included before csrc/cpu/hessian_amx.cpp, which is compiled for any CPU, with the instructions of
+// this folder's immintrin.h.
 #pragma once
 
 #include "../../csrc/cpu/isa.h"

@@ -1,5 +1,5 @@
-// The instructions of AMX that csrc/cpu calls, as Intel's manual defines them, for any CPU. What the
-// manual forbids is a trap: tiles that are not configured, shapes that do not fit.
+// The instructions of AMX that csrc/cpu calls, as Intel's manual defines them, for any CPU. What
+// the manual forbids is a trap: tiles that are not configured, shapes that do not fit.
 #pragma once
 
 #include <cmath>
