@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 HALVES = (torch.bfloat16, torch.float16)
 FEW_TOKENS = 8  # up to which reading a dense weight is most of the work, whatever multiplies
+TILED_TOKENS = 64  # up to which our tiles of bf16 are as fast as torch's, and need no threads woken
 IMPLEMENTATIONS = ("auto", "reference", "triton", "native")
 # CUDA's ranking takes m^2 compares a group: beyond this, selection is the better algorithm.
 NATIVE_MAX_M = 128
@@ -111,7 +112,8 @@ def auto_dense(x: Tensor, weight: Tensor) -> tuple[str, ...]:
     """Name what impl="auto" takes for ``x`` [..., C] and a dense ``weight``."""
     if not x.is_cpu or weight.dtype not in HALVES or not _has_avx2():
         return ()
-    few = x.numel() <= FEW_TOKENS * x.shape[-1]
+    tiles = x.dtype == weight.dtype == torch.bfloat16 and _native.instruction_set() == "amx"
+    few = x.numel() <= (TILED_TOKENS if tiles else FEW_TOKENS) * x.shape[-1]
     return ("native",) if few or not _products_in_hardware(weight.dtype) else ()
 
 

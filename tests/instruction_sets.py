@@ -22,9 +22,7 @@ NAMES = ("baseline", "avx2", "avx512")
 EMULATED = ("avx512", "avx512_bf16", "amx")
 every_instruction_set = pytest.mark.parametrize("instruction_set", NAMES, indirect=True)
 # Of what has kernels of its own for products of bf16.
-every_bf16_set = pytest.mark.parametrize(
-    "instruction_set", (*NAMES, *EMULATED[1:]), indirect=True
-)
+every_bf16_set = pytest.mark.parametrize("instruction_set", (*NAMES, *EMULATED[1:]), indirect=True)
 OTHERS = ("linear_avx2.cpp", "linear_baseline.cpp")  # files that have no AVX-512
 LONG = ("linear_avx512.cpp", "linear_dots.cpp", "linear_tiles.cpp")  # to compile
 FUSE = "-fexpensive-optimizations"  # products with sums, where setup.py allows it

@@ -112,19 +112,20 @@ def test_threads_change_nothing(tokens):
 
 @native
 def test_auto_is_native_where_it_is_faster(monkeypatch):
-    """Few tokens always; many where the CPU multiplies bf16 in software."""
+    """Few tokens always; more with tiles; many where the CPU multiplies bf16 in software."""
     called = []
     real = _native.linear_dense
     monkeypatch.setattr(
         dense._native, "linear_dense", lambda x, *rest: called.append(len(x)) or real(x, *rest)
     )
     weight = inputs(16, 24, dtype=torch.bfloat16)
-    for supported in (True, False):
+    for supported, isa in ((True, "avx512"), (False, "avx2"), (True, "amx")):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda s=supported: s)
-        for tokens in (1, 8, 9):
+        monkeypatch.setattr(_choice._native, "instruction_set", lambda name=isa: name)
+        for tokens in (1, 8, 9, 64, 65):
             linear_dense(inputs(tokens, 24, dtype=torch.bfloat16), weight)
     linear_dense(inputs(1, 24), weight.float())  # a float32 weight is torch's
-    assert called == [1, 8, 1, 8, 9]
+    assert called == [1, 8, *(1, 8, 9, 64, 65), *(1, 8, 9, 64)]
 
 
 @native

@@ -29,7 +29,7 @@
 #endif
 
 #include "amx.h"
-#include "fp8_rows.h"
+#include "tiles_arrange.h"
 #include "tiles_decode.h"
 
 namespace {
@@ -181,49 +181,10 @@ RAC_INLINE void multiply_with(const SparseLinear& job, const LinearScratch& scra
   else multiply_all<4, Decoder>(job, scratch, factor);
 }
 
-// x of one token as bf16, zeros up to whole tiles.
-template <typename T>
-RAC_INLINE void copy_token(const SparseLinear& job, const LinearScratch& scratch, int64_t token,
-                           uint16_t* to) {
-  const auto* x = static_cast<const typename T::Storage*>(job.x) + token * job.columns;
-  float scale = 1.0f;
-  if (job.rounds_x) {
-    const int32_t largest = largest_magnitude<16, T>(x, job.columns);
-    scale = fp8_scale(largest, false);
-    scratch.x_scale[token] = largest < INFINITE ? scale : NAN;
-  }
-  for (int64_t c = 0; c < job.columns; c += 16) {
-    const int64_t left = job.columns - c;
-    F32<16> lanes = left < 16 ? load_first<16, T>(x + c, left) : T::template load<16>(x + c);
-    if (job.rounds_x) lanes = nearest_e4m3<16>(within_e4m3<16>(lanes / scale));
-    BFloat16::store<16>(to + c, lanes);  // exact
-  }
-}
-
 }  // namespace
 
-// x of 16 B tokens as [C / 32][B][16 pairs of columns][16 tokens][2].
 void arrange_tiles(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  const int64_t at_once = tokens_at_once(job), first = group * at_once;
-  const int64_t width = (job.columns + DEPTH - 1) / DEPTH * DEPTH;
-  auto* to = reinterpret_cast<uint16_t*>(scratch.panels) + first * job.padded;
-  AlignedArray<uint16_t> rows(4 * width);  // of four tokens
-  for (int64_t token = 0; token < at_once && first + token < job.tokens; token += 4) {
-    for (int64_t t = 0; t < 4; ++t) {
-      uint16_t* row = rows.get() + t * width;
-      if (first + token + t >= job.tokens) std::memset(row, 0, width * sizeof(*row));
-      else with_element(job.element, [&](auto element) {
-        copy_token<decltype(element)>(job, scratch, first + token + t, row);
-      });
-    }
-    uint16_t* tile = to + token / SIDE * SIDE * DEPTH + token % SIDE * 2;
-    for (int64_t c = 0; c < width; c += 8) {
-      const int64_t pair = c % DEPTH / 2;
-      transpose_4x4(reinterpret_cast<const float*>(rows.get() + c), width / 2,
-                    reinterpret_cast<float*>(tile + pair * DEPTH), SIDE);
-      if ((c + 8) % DEPTH == 0) tile += at_once * DEPTH;
-    }
-  }
+  arrange(job, scratch, group);
 }
 
 void linear_tiles(const SparseLinear& job, const LinearScratch& scratch) {

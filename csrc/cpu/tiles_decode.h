@@ -13,9 +13,8 @@
 #include "elements.h"
 #include "linear_sparse.h"
 #include "linear_values.h"
+#include "tiles_arrange.h"
 
-constexpr int64_t SIDE = 16;   // rows of a tile; its columns are 32 bf16
-constexpr int64_t DEPTH = 32;
 constexpr int64_t TILES = 4;   // of columns that are decoded while as many others are multiplied
 constexpr int64_t DECODED = TILES * DEPTH;
 constexpr int64_t FETCHED_COLUMNS = 256;  // of a row, before they are needed
