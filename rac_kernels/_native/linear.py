@@ -107,7 +107,7 @@ def linear_packed(
 
 
 def _is_better_unpacked(x: Tensor, packed: Packed2to4 | PackedBitmap) -> bool:
-    """Whether torch's product of ``x`` [..., C] with the dense weight saves more than that takes."""
+    """Whether torch's product of ``x`` [..., C] with the dense weight saves what that takes."""
     if not x.dtype == packed.dtype == torch.bfloat16 or instruction_set() != "amx":
         return False
     scaled = isinstance(packed, Packed2to4) and packed.scale is not None
