@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from rac_kernels import native_status
 
 ROOT = Path(__file__).resolve().parent.parent
 # What ceilings are measured with: the side of a square product, and bytes far beyond any cache.
@@ -150,6 +153,8 @@ def environment() -> dict[str, Any]:
         "machine": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "instruction_set": _instruction_set(),
+        "pinned": os.environ.get("OMP_PROC_BIND"),
         "gpu": gpu,
         "driver": _driver() if gpu else None,
         "python": platform.python_version(),
@@ -159,6 +164,12 @@ def environment() -> dict[str, Any]:
         "cusparselt": _cusparselt() if gpu else None,
         "commit": _commit(),
     }
+
+
+def _instruction_set() -> str | None:
+    """What our C++ kernels use, None where there are none."""
+    found = re.fullmatch(r"ok \((\w+)\)", native_status()["cpu"])
+    return found and found[1]
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@
 
 A goal is met where every one of its cases has a row on its device and the worst of them reaches
 what is wanted. Of the rows of one case (several implementations) the best counts, as "auto" would
-take it; of rows of one implementation the newest. Where rows of several machines are there, those
-of the newest.
+take it; of rows of one implementation the newest. Each machine that ran all cases is judged by
+itself.
 """
 
 import argparse
@@ -72,13 +72,20 @@ def case_text(fields: dict) -> str:
     return ", ".join([*shape, *others])
 
 
-def judge(goal: Goal, folder: Path) -> Verdict:
-    """Compare a goal with the rows in `folder`."""
+def judge(goal: Goal, folder: Path) -> list[Verdict]:
+    """Compare a goal with the rows in `folder`: a verdict for each machine that ran all of it."""
     rows = [row for row in read_results(folder, goal.file) if goal.measured_by(row)]
-    if not any(goal.of(row) is not None for row in rows):
-        return Verdict("not yet run")
-    machine = machine_of(rows[-1])
-    rows = latest((row for row in rows if machine_of(row) == machine), *MEASURE)
+    machines = dict.fromkeys(machine_of(row) for row in rows if goal.of(row) is not None)
+    found = [
+        judge_machine(goal, machine, [row for row in rows if machine_of(row) == machine])
+        for machine in machines
+    ]
+    return [v for v in found if v.value is not None] or found[-1:] or [Verdict("not yet run")]
+
+
+def judge_machine(goal: Goal, machine: str, rows: list[dict]) -> Verdict:
+    """The same for the rows of one machine."""
+    rows = latest(rows, *MEASURE)
     better, worse = (min, max) if goal.most else (max, min)
     values: dict[str, float] = {}
     for fields in cases_of(goal):
@@ -105,9 +112,9 @@ def sanitizer_row(folder: Path) -> list[str]:
 
 
 def judged(folder: Path, device: str) -> list[tuple[Goal, Verdict]]:
-    """Every goal of a device and what the rows say of it."""
+    """Every goal of a device and what the rows say of it, machine by machine."""
     goals = (goal for goal in (*GOALS, *CPU_GOALS) if goal.device == device)
-    return [(goal, judge(goal, folder)) for goal in goals]
+    return [(goal, verdict) for goal in goals for verdict in judge(goal, folder)]
 
 
 def wanted_text(goal: Goal) -> str:
@@ -143,11 +150,12 @@ def short_cpu_goals_table(folder: Path) -> str:
             goal.what,
             wanted_text(goal),
             *("" if v is None else goal.show(v) for v in (verdict.value, verdict.best)),
+            verdict.machine.split(" CPU")[0],
             verdict.state,
         ]
         for goal, verdict in judged(folder, "cpu")
     )
-    return markdown("on a CPU|goal>|worst>|best>|", lines)
+    return markdown("on a CPU, 2 threads|goal>|worst>|best>|on|", lines)
 
 
 GOAL_TABLES: dict[str, Callable[[Path], str]] = {

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.rows import device_name, latest, markdown, read_results
+from benchmarks.rows import device_name, latest_by_machine, markdown, read_results
 
 
 def hessian_table(folder: Path) -> str:
     """Rank-k updates of H."""
-    keys = ("device", "dtype", "D", "T", "threads", "impl", "config")
-    rows = [row for row in latest(read_results(folder, "hessian"), *keys) if "impl" in row]
+    keys = ("dtype", "D", "T", "impl", "config")
+    rows = latest_by_machine(read_results(folder, "hessian"), *keys)
+    rows = [row for row in rows if "impl" in row]
     header = (
         "device|x|D>|T>|implementation|ours ms>|H += XᵀX ms>|speed-up>|GFLOP/s>|matrix product>"
     )
@@ -33,7 +34,7 @@ def _hessian_row(row: dict) -> list[str]:
 
 def sparsegpt_table(folder: Path) -> str:
     """Factor and solve of one layer."""
-    rows = latest(read_results(folder, "sparsegpt"), "device", "R", "C", "pattern", "threads")
+    rows = latest_by_machine(read_results(folder, "sparsegpt"), "R", "C", "pattern")
     header = (
         "device|R x C|pattern|factor ms>|solve ms>|eager ms>|speed-up>|llm-compressor ms>"
         "|over the floor>|error ratio>|scratch over W + H>"
@@ -57,7 +58,7 @@ def _sparsegpt_row(row: dict) -> list[str]:
 
 def factor_table(folder: Path) -> str:
     """H = U U^T."""
-    rows = latest(read_results(folder, "factor"), "device", "impl", "C", "threads")
+    rows = latest_by_machine(read_results(folder, "factor"), "impl", "C")
     header = "device|C>|implementation|ours ms>|three factorisations ms>|speed-up>|over the floor>"
     return markdown(header, (_factor_row(row) for row in rows))
 
@@ -76,8 +77,8 @@ def _factor_row(row: dict) -> list[str]:
 
 def masks_table(folder: Path) -> str:
     """Masks, and Wanda in one go."""
-    keys = ("device", "op", "impl", "dtype", "R", "C", "pattern", "threads")
-    rows = latest(read_results(folder, "masks"), *keys)
+    keys = ("op", "impl", "dtype", "R", "C", "pattern")
+    rows = latest_by_machine(read_results(folder, "masks"), *keys)
     header = "device|op|R x C|dtype|pattern|implementation|ours ms>|sort ms>|speed-up>|of copy>"
     return markdown(header, (_masks_row(row) for row in rows))
 
@@ -99,7 +100,7 @@ def _masks_row(row: dict) -> list[str]:
 
 def alps_table(folder: Path) -> str:
     """ALPS beside SparseGPT."""
-    rows = latest(read_results(folder, "alps"), "device", "R", "C", "pattern", "threads")
+    rows = latest_by_machine(read_results(folder, "alps"), "R", "C", "pattern")
     header = (
         "device|R x C|layers>|pattern|ALPS ms>|SparseGPT ms>|times as long>|error ratio>|largest>"
     )
@@ -122,7 +123,7 @@ def _alps_row(row: dict) -> list[str]:
 
 def capture_table(folder: Path) -> str:
     """Producers that append what they make to a ring."""
-    rows = latest(read_results(folder, "capture"), "op", "device", "dtype", "D", "B", "threads")
+    rows = latest_by_machine(read_results(folder, "capture"), "op", "dtype", "D", "B")
     header = "device|op|dtype|D>|B>|us>|not appending us>|torch, not appending us>|over torch>"
     return markdown(header, (_capture_row(row) for row in rows))
 
@@ -144,7 +145,7 @@ def _capture_row(row: dict) -> list[str]:
 
 def decode_table(folder: Path) -> str:
     """Decoding with and without Hessians on the way."""
-    rows = latest(read_results(folder, "decode"), "model", "device", "B", "threads")
+    rows = latest_by_machine(read_results(folder, "decode"), "model", "B")
     header = "device|model|B>|plain tokens/s>|with capture>|with hooks>|capture costs>|hooks cost>"
     return markdown(header, (_decode_row(row) for row in rows))
 
@@ -163,7 +164,7 @@ def _decode_row(row: dict) -> list[str]:
 
 def sample_table(folder: Path) -> str:
     """Nucleus sampling."""
-    rows = latest(read_results(folder, "sample"), "device", "dtype", "B", "V", "logits", "threads")
+    rows = latest_by_machine(read_results(folder, "sample"), "dtype", "B", "V", "logits")
     header = "device|logits||B>|V>|ours ms>|sort and scatter ms>|speed-up>"
     return markdown(header, (_sample_row(row) for row in rows))
 
@@ -183,8 +184,8 @@ def _sample_row(row: dict) -> list[str]:
 
 def attention_table(folder: Path) -> str:
     """Attention of decode steps."""
-    keys = ("dtype", "model", "B", "columns", "threads")
-    rows = latest(read_results(folder, "attention"), *keys)
+    keys = ("dtype", "model", "B", "columns")
+    rows = latest_by_machine(read_results(folder, "attention"), *keys)
     header = "device|heads of||B>|columns>|ours ms>|products ms>|sdpa ms>|speed-up>|of readable>"
     return markdown(header, (_attention_row(row) for row in rows))
 

@@ -24,7 +24,21 @@ from benchmarks.rows import latest, machine_of, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
 NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops")
-SAME = ("op", "impl", "config", "device", "gpu", "dtype", "D", "T", "R", "C", "pattern", "threads")
+SAME = (
+    "op",
+    "impl",
+    "config",
+    "device",
+    "gpu",
+    "dtype",
+    "D",
+    "T",
+    "R",
+    "C",
+    "pattern",
+    "threads",
+    "cpu",
+)
 MARKERS = "osD^vP*X"
 BASELINE = "#999999"
 

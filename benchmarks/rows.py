@@ -20,6 +20,14 @@ def latest(rows: Iterable[dict], *keys: str) -> list[dict]:
     return list(kept.values())
 
 
+def latest_by_machine(rows: Iterable[dict], *keys: str) -> list[dict]:
+    """The same for each machine, one after the other."""
+    groups: dict[str, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(machine_of(row), []).append(row)
+    return [row for group in groups.values() for row in latest(group, *keys)]
+
+
 def holds(rows: Iterable[dict], wanted: dict, keys: Iterable[str]) -> bool:
     """Whether one of the rows agrees with `wanted` in `keys`."""
     return any(all(row.get(key) == wanted[key] for key in keys) for row in rows)
@@ -36,15 +44,22 @@ def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def processor_of(row: dict) -> str:
+    """A processor's name, with the instructions that our kernels used if those are special."""
+    name = row["cpu"].split(" x ")[0].replace("(R)", "").removesuffix(" Processor")
+    special = row.get("instruction_set") not in (None, "avx2", "baseline")
+    return f"{name} ({row['instruction_set'].upper()})" if special else name
+
+
 def device_name(row: dict) -> str:
     """Where a row was measured."""
     if row.get("device", "cpu") != "cpu":
         return row["gpu"]
-    return f"CPU, {row['threads']} thread{'s' * (row['threads'] > 1)}"
+    return f"{processor_of(row)}, {row['threads']} thread{'s' * (row['threads'] > 1)}"
 
 
 def machine_of(row: dict) -> str:
     """What a row was measured on: the GPU's name, or the processor's with the threads used."""
     if row.get("gpu") and str(row.get("device", "")).startswith("cuda"):
         return row["gpu"]
-    return f"{row['cpu'].split(' x ')[0]} CPU, {row['threads']} threads"
+    return f"{processor_of(row)} CPU, {row['threads']} threads"

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.rows import device_name, latest, markdown, read_results
+from benchmarks.rows import device_name, latest_by_machine, markdown, processor_of, read_results
 
 
 def pack_table(folder: Path) -> str:
     """2:4 packing, unpacking, and pruning with packing."""
-    keys = ("device", "gpu", "op", "dtype", "R", "C", "threads")
-    rows = latest(read_results(folder, "pack"), *keys)
+    rows = latest_by_machine(read_results(folder, "pack"), "op", "dtype", "R", "C")
     header = "device|op|dtype|R x C|ours ms>|kernel ms>|torch ms>|speed-up>|separate ms>|of copy>"
     return markdown(header, (_pack_row(row) for row in rows))
 
@@ -32,8 +31,8 @@ def _pack_row(row: dict) -> list[str]:
 
 def throughput_table(folder: Path) -> str:
     """Whole-model decoding, dense and packed."""
-    keys = ("device", "threads", "model", "layers", "layout", "format", "B")
-    rows = latest(read_results(folder, "throughput"), *keys)
+    keys = ("model", "layers", "layout", "format", "B")
+    rows = latest_by_machine(read_results(folder, "throughput"), *keys)
     header = (
         "device|model|layout|format|B>|torch, dense bf16, tokens/s>|dense bf16>|dense fp32>"
         "|packed, bf16 activations>|packed, fp32>|packed over torch's bf16>"
@@ -61,9 +60,9 @@ def _throughput_row(row: dict) -> list[str]:
 
 def linear_table(folder: Path) -> str:
     """Linears with packed weights beside dense ones."""
-    keys = ("device", "gpu", "op", "impl", "R", "C", "T", "threads")
-    rows = latest(read_results(folder, "linear"), *keys)
-    rows.sort(key=lambda row: (row["R"] * row["C"], row["R"], row["op"], row["impl"], row["T"]))
+    rows = latest_by_machine(read_results(folder, "linear"), "op", "impl", "R", "C", "T")
+    place = ("R", "op", "impl", "T")
+    rows.sort(key=lambda r: (device_name(r), r["R"] * r["C"], *(r[name] for name in place)))
     header = (
         "device|op|implementation|R x C|T>|ours ms>|dense bf16 ms>|dense float32 ms>|speed-up>"
         "|over dense bf16>|roof>|GB/s>|of readable>"
@@ -96,7 +95,7 @@ def _linear_row(row: dict) -> list[str]:
     ]
 
 
-FEW = (1, 2, 4)
+FEW = (1, 2, 4, 16)
 LINEARS = {
     "linear_2to4": "2:4",
     "linear_2to4_fp8": "2:4 in fp8",
@@ -107,34 +106,42 @@ LINEARS = {
 
 def linear_short_table(folder: Path) -> str:
     """Linears at a few tokens on a CPU: the least and the most over the fastest dense one."""
-    rows = latest(on_two_threads(folder, "linear"), "op", "impl", "R", "C", "T")
     lines = []
-    for op, name in LINEARS.items():
-        ratios = [[r["speedup"] for r in rows if (r["op"], r["T"]) == (op, t)] for t in FEW]
-        if any(ratios):
-            cells = (f"{min(few):.1f}x to {max(few):.1f}x" if few else "" for few in ratios)
-            lines.append([name, *cells])
-    return markdown("|1 token>|2 tokens>|4 tokens>", lines)
+    for machine, rows in on_two_threads(folder, "linear", "op", "impl", "R", "C", "T").items():
+        for op, name in LINEARS.items():
+            ratios = [[r["speedup"] for r in rows if (r["op"], r["T"]) == (op, t)] for t in FEW]
+            if any(ratios):
+                cells = (f"{min(few):.1f}x to {max(few):.1f}x" if few else "" for few in ratios)
+                lines.append([machine, name, *cells])
+    return markdown("CPU, 2 threads||1 token>|2 tokens>|4 tokens>|16 tokens>", lines)
 
 
 def throughput_short_table(folder: Path) -> str:
     """Decoding on a CPU with every layer packed, over the same model left to torch in bf16."""
-    keys = ("model", "layers", "format", "B")
-    rows = [r for r in on_two_threads(folder, "throughput") if r["layout"] == "all"]
-    found = {tuple(r[key] for key in keys): r["over_torch_bf16"] for r in rows}
-    batches = sorted({batch for *_, batch in found})
+    keys = ("model", "layers", "layout", "format", "B")
+    by_machine = {
+        machine: {tuple(r[key] for key in keys): r for r in rows if r["layout"] == "all"}
+        for machine, rows in on_two_threads(folder, "throughput", *keys).items()
+    }
+    batches = sorted({key[-1] for found in by_machine.values() for key in found})
     lines = []
-    for model, layers, format in dict.fromkeys(key[:3] for key in found):
-        ratios = (found.get((model, layers, format, batch)) for batch in batches)
-        cells = ("" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
-        lines.append([f"{model}, {layers} layers", format, *cells])
-    return markdown("model|format|" + "|".join(f"batch {b}>" for b in batches), lines)
+    for machine, found in by_machine.items():
+        for key in dict.fromkeys(key[:-1] for key in found):
+            rows = (found.get((*key, batch)) for batch in batches)
+            cells = ("" if row is None else f"{row['over_torch_bf16']:.1f}x" for row in rows)
+            lines.append([machine, f"{key[0]}, {key[1]} layers", key[3], *cells])
+    head = "CPU, 2 threads|model|format|"
+    return markdown(head + "|".join(f"batch {b}>" for b in batches), lines)
 
 
-def on_two_threads(folder: Path, name: str) -> list[dict]:
-    """The rows of a CPU with two threads."""
+def on_two_threads(folder: Path, name: str, *keys: str) -> dict[str, list[dict]]:
+    """The latest rows of CPUs with two threads, by processor."""
     rows = read_results(folder, name)
-    return [r for r in rows if r["device"] == "cpu" and r["threads"] == 2]
+    rows = [r for r in rows if r["device"] == "cpu" and r["threads"] == 2]
+    found: dict[str, list[dict]] = {}
+    for row in latest_by_machine(rows, *keys):
+        found.setdefault(processor_of(row), []).append(row)
+    return found
 
 
 SPARSE_TABLES: dict[str, Callable[[Path], str]] = {

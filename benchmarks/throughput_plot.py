@@ -21,7 +21,7 @@ from matplotlib.patches import Patch
 from benchmarks.rows import latest, machine_of, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
-SAME = ("device", "gpu", "threads", "model", "layers", "layout", "format", "B")
+SAME = ("device", "gpu", "threads", "cpu", "model", "layers", "layout", "format", "B")
 DENSES = {"torch_bf16": "torch, dense bf16", "dense_bf16": "dense bf16", "dense_fp32": "dense fp32"}
 GREYS = ("#666666", "#999999", "#CCCCCC")
 LAYOUTS = ("first third", "first and last third", "all")
