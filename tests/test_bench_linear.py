@@ -10,6 +10,7 @@ from benchmarks import bench_linear
 from benchmarks.sparse_tables import linear_table
 
 OPTIONS = SimpleNamespace(device="cpu", repeats=1)
+MACHINE = {"cpu": "Some Processor x 4", "instruction_set": "amx", "threads": 2, "gpu": None}
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +54,15 @@ def test_a_wrong_product_is_never_timed():
 
 
 def test_table(rows, tmp_path):
-    lines = [json.dumps(row | {"threads": 2, "gpu": None}) for row in [*rows, *rows]]
+    lines = [json.dumps(row | MACHINE) for row in [*rows, *rows]]
     (tmp_path / "linear.jsonl").write_text("\n".join(lines))
     table = linear_table(tmp_path).splitlines()
     assert len(table) == 2 + len(rows)
-    assert table[2].startswith("| CPU, 2 threads | `linear_2to4` | native | 96 x 64 | 1 |")
+    assert table[2].startswith("| Some (AMX), 2 threads | `linear_2to4` | native | 96 x 64 | 1 |")
 
 
 def test_table_of_a_row_at_half_the_readable_bandwidth(rows, tmp_path):
-    row = rows[0] | {"time_ms": 2.0, "dense_bfloat16_ms": 3.0, "of_readable": 0.5, "threads": 2}
-    (tmp_path / "linear.jsonl").write_text(json.dumps(row | {"gpu": None}))
+    row = rows[0] | {"time_ms": 2.0, "dense_bfloat16_ms": 3.0, "of_readable": 0.5}
+    (tmp_path / "linear.jsonl").write_text(json.dumps(row | MACHINE))
     cells = linear_table(tmp_path).splitlines()[2].split(" | ")
     assert cells[-4:-2] == ["1.50x", "3.00x"]

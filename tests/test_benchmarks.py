@@ -155,7 +155,8 @@ def test_tables_show_the_latest_rows(tmp_path):
 
 
 def write_rows(folder, name, rows):
-    text = "".join(json.dumps({"device": "cpu", "threads": 2} | row) + "\n" for row in rows)
+    where = {"device": "cpu", "cpu": "Some x 4", "threads": 2}
+    text = "".join(json.dumps(where | row) + "\n" for row in rows)
     (folder / f"{name}.jsonl").write_text(text)
 
 
@@ -163,16 +164,17 @@ def test_short_tables_by_hand(tmp_path):
     linear = {"op": "linear_2to4", "impl": "native", "C": 1, "T": 2}
     rows = [linear | {"R": r, "speedup": ratio} for r, ratio in ((1, 9), (1, 2), (2, 3.04))]
     write_rows(tmp_path, "linear", [*rows, rows[0] | {"device": "cuda"}, rows[0] | {"threads": 1}])
-    assert linear_short_table(tmp_path).splitlines()[2:] == ["| 2:4 |  | 2.0x to 3.0x |  |"]
+    found = linear_short_table(tmp_path).splitlines()[2:]
+    assert found == ["| Some | 2:4 |  | 2.0x to 3.0x |  |  |"]
     decode = {"model": "m", "layers": 3, "layout": "all"}
     rows = [("2:4", 1, 9), ("2:4", 4, 3.14), ("bitmap", 1, 1.5), ("2:4", 1, 2)]
     rows = [decode | {"format": f, "B": b, "over_torch_bf16": ratio} for f, b, ratio in rows]
     write_rows(tmp_path, "throughput", [*rows, rows[0] | {"layout": "first third"}])
     assert throughput_short_table(tmp_path).splitlines() == [
-        "| model | format | batch 1 | batch 4 |",
-        "|---|---|---:|---:|",
-        "| m, 3 layers | 2:4 | 2.0x | 3.1x |",
-        "| m, 3 layers | bitmap | 1.5x |  |",
+        "| CPU, 2 threads | model | format | batch 1 | batch 4 |",
+        "|---|---|---|---:|---:|",
+        "| Some | m, 3 layers | 2:4 | 2.0x | 3.1x |",
+        "| Some | m, 3 layers | bitmap | 1.5x |  |",
     ]
 
 
