@@ -20,7 +20,6 @@ before they are timed.
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,6 +31,7 @@ from torch.nn.functional import linear
 from benchmarks.common import (
     bench_options,
     device_seconds,
+    largest_cache_bytes,
     matmul_gflops,
     median_seconds,
     readable_gbps,
@@ -58,7 +58,7 @@ SHAPES = [shape for d, f in SHAPES for shape in ((f, d), (d, f))]
 TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048, 4096, 16384)
 MOST_ON_A_CPU = 3e11  # R * C * T
 # More than an L3, which may be shared with other machines' processes, and twice an L2.
-CACHE_BYTES = {"cpu": max(130e6, 1.25 * os.sysconf("SC_LEVEL3_CACHE_SIZE")), "cuda": 200e6}
+CACHE_BYTES = {"cpu": max(130e6, 1.25 * largest_cache_bytes()), "cuda": 200e6}
 SLOW = 8.0
 SECONDS = 1.0  # about how long a row's functions are timed
 PACKINGS = {linear_2to4: "2:4", linear_2to4_fp8: "2:4-fp8", linear_bitmap: "bitmap"}

@@ -145,6 +145,12 @@ def readable_gbps(device: str = "cpu") -> float:
     return size / min(medians) / 1e9
 
 
+def largest_cache_bytes() -> int:
+    """Of this processor, as Linux says; 0 where it does not."""
+    sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(size.read_text().strip().removesuffix("K")) << 10 for size in sizes), default=0)
+
+
 @cache
 def environment() -> dict[str, Any]:
     """Machine, processor, GPU, versions and commit: what a number means nothing without."""
