@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import random
 import re
 import statistics
 import subprocess
@@ -35,16 +36,19 @@ def median_seconds(
 ) -> dict[str, float]:
     """Median wall-clock seconds of each function, after one call of each that is not counted.
 
-    They take turns, so that whatever else the machine does falls on all of them alike. A function
-    whose calls would take more than `budget` seconds is repeated less; where its first call alone
-    does, that is the one that counts.
+    They take turns, each turn in another order, so that whatever else the machine does, and what a
+    function leaves to the next, falls on all of them alike. A function whose calls would take more
+    than `budget` seconds is repeated less; where its first call alone does, that is the one that
+    counts.
     """
     first = {name: time_once(function, device) for name, function in functions.items()}
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    order, shuffle = list(functions), random.Random(0).shuffle
     for turn in range(repeats):
-        for name, function in functions.items():
+        shuffle(order)
+        for name in order:
             if (turn + 1) * first[name] <= budget:
-                seconds[name].append(time_once(function, device))
+                seconds[name].append(time_once(functions[name], device))
     return {name: statistics.median(times or [first[name]]) for name, times in seconds.items()}
 
 

@@ -23,7 +23,7 @@ def table() -> list[str]:
     """The choice in words, a line for a device and packing: for `rac info`."""
     lines = [
         "cpu, 2:4, 2:4-fp8, bitmap: native",
-        "cpu, dense in 16 bits: native up to 8 tokens with AVX2, beyond "
+        "cpu, dense in 16 bits: native up to 8 tokens with AVX2, in bf16 up to 64 with AMX, beyond "
         "where the CPU has no products of 16 bits; else torch",
         "GPUs, bitmap: reference; dense: torch",
     ]

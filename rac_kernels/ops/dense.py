@@ -23,12 +23,13 @@ def linear_dense(
         weight: W [R, C]; "native" takes bf16 and fp16.
         bias: [R] or None.
         impl: "auto", "reference" (torch in float32), "native" (the CPU; no backward). Auto takes
-            "native" on a CPU with AVX2 up to 8 tokens, and beyond where it has no instructions for
-            products of 16 bits; else ``torch.nn.functional.linear``
+            "native" on a CPU with AVX2 up to 8 tokens (64 in bf16 with AMX), and beyond where it
+            has no instructions for products of 16 bits; else ``torch.nn.functional.linear``
             where x and W have one dtype, as that rounds, else the reference.
 
     Returns:
         [..., R] in the dtype of ``x``; sums of "native" and "reference" are float32, rounded once.
+        Where the CPU multiplies bf16 itself, "native" takes subnormal numbers for 0.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices do not fit, or ``impl`` cannot run.
