@@ -62,19 +62,16 @@ RAC_INLINE void dots_dense(const SparseLinear& job, int64_t row, int64_t token, 
   finish_dots(job, row, token, sum);
 }
 
-// The next 32 columns of a row, by the lowest of its bits. A whole register is read where that
-// many values may be; else no more than there are.
+// The next values of a row at their places among 32 columns. A whole register is read where that many
+// values may be; else no more than there are.
 template <bool WHOLE>
-RAC_INLINE __m512i spread_32(BitmapRow& row) {
-  const auto bits = static_cast<uint32_t>(row.bits);
-  const __mmask32 mask = static_cast<__mmask32>(bits);
+RAC_INLINE __m512i spread_32(const uint8_t*& values, uint32_t bits) {
   const int count = __builtin_popcount(bits);
-  const __m512i values =
-      WHOLE ? _mm512_loadu_si512(row.values)
-            : _mm512_maskz_loadu_epi16(static_cast<uint32_t>((1ull << count) - 1), row.values);
-  row.values += 2 * count;
-  row.bits >>= 32;
-  return _mm512_maskz_expand_epi16(mask, values);
+  const __m512i read =
+      WHOLE ? _mm512_loadu_si512(values)
+            : _mm512_maskz_loadu_epi16(static_cast<uint32_t>((1ull << count) - 1), values);
+  values += 2 * count;
+  return _mm512_maskz_expand_epi16(static_cast<__mmask32>(bits), read);
 }
 
 template <int RB, int TB, bool WHOLE>
@@ -82,36 +79,42 @@ RAC_INLINE void dots_bitmap_rows(const SparseLinear& job, int64_t row, int64_t t
                                  const uint16_t* x) {
   constexpr int PARTS = RB * TB <= 4 ? 2 : 1;
   const int64_t bytes = (job.columns + 7) / 8;
-  BitmapRow rows[RB];
+  const uint8_t *values[RB], *codes[RB];
 #pragma GCC unroll 4
   for (int r = 0; r < RB; ++r) {
     const int64_t at = std::min(row + r, job.rows - 1);
-    rows[r] = {job.values + 2 * job.offsets[at], job.codes + at * bytes, 0};
+    values[r] = job.values + 2 * job.offsets[at];
+    codes[r] = job.codes + at * bytes;
   }
   __m512 sum[PARTS][RB][TB] = {};
   __m512i weight[RB];
   // about what a row takes, for what is fetched of the next rows
   const int64_t length = 2 * (job.offsets[row + 1] - job.offsets[row]);
-  int64_t ahead = FETCHED_BITMAP;
-  for (int64_t byte = 0; byte < bytes; byte += 8) {
-    const int64_t left = std::min<int64_t>(8, bytes - byte);
-    __builtin_prefetch(rows[0].codes + RB * bytes + RB * byte, 0, 2);
+  int64_t byte = 0, ahead = FETCHED_BITMAP;
+  for (; byte + 8 <= bytes; byte += 8) {
+    __builtin_prefetch(codes[0] + RB * (bytes + byte), 0, 2);
     if (8 * (bytes - byte) <= FETCHED_BITMAP) ahead = FETCHED_BITMAP + (RB - 1) * length;
-#pragma GCC unroll 4
-    for (int r = 0; r < RB; ++r) {
-      __builtin_prefetch(rows[r].values + ahead, 0, 2);
-      rows[r].bits = 0;  // what follows the row's last byte is another row's
-      if (left == 8) std::memcpy(&rows[r].bits, rows[r].codes + byte, 8);
-      else std::memcpy(&rows[r].bits, rows[r].codes + byte, left);
-    }
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      if (half == 1 && left <= 4) break;
 #pragma GCC unroll 4
-      for (int r = 0; r < RB; ++r) weight[r] = spread_32<WHOLE>(rows[r]);
+      for (int r = 0; r < RB; ++r) {
+        if (half == 0) __builtin_prefetch(values[r] + ahead, 0, 2);
+        uint32_t bits;
+        std::memcpy(&bits, codes[r] + byte + 4 * half, sizeof(bits));
+        weight[r] = spread_32<WHOLE>(values[r], bits);
+      }
       add_rows<RB, TB>(weight, x, sum[half % PARTS]);
       x += PAIRED * TB;
     }
+  }
+  for (; byte < bytes; byte += 4, x += PAIRED * TB) {
+#pragma GCC unroll 4
+    for (int r = 0; r < RB; ++r) {
+      uint32_t bits = 0;  // what follows the row's last byte is another row's
+      std::memcpy(&bits, codes[r] + byte, std::min<int64_t>(4, bytes - byte));
+      weight[r] = spread_32<WHOLE>(values[r], bits);
+    }
+    add_rows<RB, TB>(weight, x, sum[0]);
   }
   finish_dots(job, row, token, sum);
 }
