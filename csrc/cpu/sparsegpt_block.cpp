@@ -41,9 +41,8 @@ RAC_INLINE void prune_selected(const SparseGPT& job, const Columns& columns, con
   for (int64_t j = 0; j < columns.width; ++j) {
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) {
-      const I32<L> key = scratch.keys[j * V + v];
-      scratch.pruned[j * V + v] =
-          (key < block.key) | ((key == block.key) & (index[v] <= block.last_tie));
+      const I32<L> highest = block.key + (index[v] > block.last_tie);  // a compare gives -1 or 0
+      scratch.pruned[j * V + v] = scratch.keys[j * V + v] <= highest;
       index[v] += 1;
     }
   }
