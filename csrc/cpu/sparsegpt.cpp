@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 
 #include "lanes.h"
 #include "sparsegpt_keys.h"
@@ -42,52 +40,6 @@ RAC_AVX2 void invert_avx2(const SparseGPT& job, const Columns& columns, float* i
 RAC_AVX512 void invert_avx512(const SparseGPT& job, const Columns& columns, float* inverse,
                               float* groups) {
   invert_block(job, columns, inverse, groups);
-}
-
-// How many of a block's `size` scores are pruned; THRESHOLD prunes ties on top.
-int64_t count_of(const SparseGPT& job, const Columns& columns, const Matrix& matrix) {
-  const int64_t size = matrix.rows * columns.width;
-  int64_t count = std::llrint(size * job.sparsity);  // halves to even, as Python rounds
-  if (job.rule == Rule::THRESHOLD) {
-    count = std::min(static_cast<int64_t>(size * job.sparsity), size - 1) + 1;
-  }
-  if (!job.grow) return count;
-  int64_t pruned = 0;
-  for (int64_t r = 0; r < matrix.rows; ++r) {
-    const uint8_t* keep = matrix.keep + r * job.columns + columns.start;
-    for (int64_t c = 0; c < columns.width; ++c) pruned += keep[c] == 0;
-  }
-  return std::max(count, pruned);
-}
-
-// The block's `key` and `last_tie`: every thread finds them from what all found.
-void select_block(const SparseGPT& job, const Columns& columns, const Team& team,
-                  std::vector<Found>& found, Block& block) {
-  int64_t count = count_of(job, columns, block.matrix);
-  if (count <= 0) return;
-  count_keys(job, columns, block, team, found[team.thread]);
-  team.wait();
-  int bin = 0;
-  for (;; ++bin) {
-    int64_t keys = 0;
-    for (int thread = 0; thread < team.threads; ++thread) {
-      keys += found[thread].even[bin] + found[thread].odd[bin];
-    }
-    if (count <= keys) break;  // now: the count-th lowest of this bin
-    count -= keys;
-  }
-  copy_keys(job, columns, block, team, bin, found[team.thread]);
-  team.wait();
-  std::vector<uint64_t> all;
-  for (int thread = 0; thread < team.threads; ++thread) {
-    const uint64_t* candidates = found[thread].candidates.data();
-    all.insert(all.end(), candidates, candidates + found[thread].copied);
-  }
-  std::nth_element(all.begin(), all.begin() + (count - 1), all.end());
-  const bool all_ties = job.rule == Rule::THRESHOLD;
-  block.key = static_cast<int32_t>(all[count - 1] >> 32);
-  block.last_tie = all_ties ? std::numeric_limits<int32_t>::max()
-                            : static_cast<int32_t>(all[count - 1] & 0xffffffff);
 }
 
 // What the threads share: sizes are of the widest block and of the matrix of most rows.
