@@ -52,9 +52,9 @@ RAC_INLINE Pivot factor_diagonal(const BlockRow& job) {
   for (int64_t r = 0; r < width; ++r) {
     for (int64_t c = 0; c <= r; ++c) rows[r * width + c] = block[r * job.stride + c];
   }
-  const int64_t failed = factor_lower(rows.get(), width);
+  const int64_t failed = factor_lower<L>(rows.get(), width);
   if (failed >= 0) return {job.start + failed, rows[failed * (width + 1)]};
-  invert_upper(rows.get(), width, width, exact);
+  invert_upper<L>(rows.get(), width, width, exact);
   std::fill(job.inverse, job.inverse + BLOCK * BLOCK, 0.0f);
   for (int64_t r = 0; r < width; ++r) {
     for (int64_t c = 0; c <= r; ++c) block[r * job.stride + c] = rows[r * width + c];

@@ -14,11 +14,12 @@ namespace {
 int64_t up_to_multiple(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
 // U_bb^-1 in float32, found in float64: much rests on it. Both layouts of Columns.
+template <int L>
 RAC_INLINE void invert_block(const SparseGPT& job, const Columns& columns, float* inverse,
                              float* groups) {
   const int64_t width = columns.width, step = tile_columns();
   AlignedArray<double> exact(width * width);
-  invert_upper(job.lower + columns.start * (job.stride_lower + 1), job.stride_lower, width,
+  invert_upper<L>(job.lower + columns.start * (job.stride_lower + 1), job.stride_lower, width,
                exact.get());
   for (int64_t i = 0; i < width; ++i) {
     float* row = inverse + i * columns.padded;
@@ -31,15 +32,15 @@ RAC_INLINE void invert_block(const SparseGPT& job, const Columns& columns, float
 }
 
 void invert_baseline(const SparseGPT& job, const Columns& columns, float* inverse, float* groups) {
-  invert_block(job, columns, inverse, groups);
+  invert_block<4>(job, columns, inverse, groups);
 }
 RAC_AVX2 void invert_avx2(const SparseGPT& job, const Columns& columns, float* inverse,
                           float* groups) {
-  invert_block(job, columns, inverse, groups);
+  invert_block<8>(job, columns, inverse, groups);
 }
 RAC_AVX512 void invert_avx512(const SparseGPT& job, const Columns& columns, float* inverse,
                               float* groups) {
-  invert_block(job, columns, inverse, groups);
+  invert_block<16>(job, columns, inverse, groups);
 }
 
 // What the threads share: sizes are of the widest block and of the matrix of most rows.
