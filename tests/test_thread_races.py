@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
 SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
-SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product", "sparsegpt_rows"]
+SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product"]
+SOURCES += ["sparsegpt_rows", "sparsegpt_select"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]
 FLAGS = ["-fopenmp", "-fno-strict-aliasing", "-Wno-psabi", "-Wno-ignored-attributes", f"-I{CPU}"]
 REPORTED = 66  # the exit status of a program that ThreadSanitizer found a race in

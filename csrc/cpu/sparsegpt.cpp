@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "huge_pages.h"
 #include "lanes.h"
 #include "sparsegpt_keys.h"
 #include "triangular.h"
@@ -151,7 +152,17 @@ void solve_group(const SparseGPT& job, const std::vector<Columns>& columns, int 
   }
 }
 
+// The thread's own tiles of the results.
+void populate_results(const SparseGPT& job, const Matrix& matrix, const Team& team) {
+  const int64_t rows = tile_rows(), tiles = up_to_multiple(matrix.rows, rows) / rows;
+  const int64_t begin = team.begin(tiles) * rows, end = team.end(tiles) * rows;
+  populate_pages(matrix.out + begin * job.columns, (end - begin) * job.columns * sizeof(float));
+  populate_pages(matrix.keep + begin * job.columns,
+                 (std::min(end, matrix.rows) - begin) * job.columns);
+}
+
 void solve_team(const SparseGPT& job, const Team& team, Shared& shared) {
+  for (const Matrix& matrix : job.matrices) populate_results(job, matrix, team);
   std::vector<Columns> columns = shared.columns_of(job, 0);
   const int64_t first = columns.size();
   for (int64_t i = team.begin(first); i < team.end(first); ++i) invert(job, columns[i], shared);
