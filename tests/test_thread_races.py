@@ -15,7 +15,8 @@ CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
 SOURCES += ["hessian_amx"]
 SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
-SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product", "sparsegpt_rows"]
+SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product"]
+SOURCES += ["sparsegpt_rows", "sparsegpt_select"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]
 FLAGS = ["-fopenmp", "-fno-strict-aliasing", "-Wno-psabi", "-Wno-ignored-attributes", f"-I{CPU}"]
 AMX = [f"-I{HERE}/emulated_amx", "-include", f"{HERE}/emulated_amx/amx.h"]  # which any CPU runs

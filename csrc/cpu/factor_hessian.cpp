@@ -52,9 +52,9 @@ RAC_INLINE Pivot factor_diagonal(const BlockRow& job) {
   for (int64_t r = 0; r < width; ++r) {
     for (int64_t c = 0; c <= r; ++c) rows[r * width + c] = block[r * job.stride + c];
   }
-  const int64_t failed = factor_lower(rows.get(), width);
+  const int64_t failed = factor_lower<L>(rows.get(), width);
   if (failed >= 0) return {job.start + failed, rows[failed * (width + 1)]};
-  invert_upper(rows.get(), width, width, exact);
+  invert_upper<L>(rows.get(), width, width, exact);
   std::fill(job.inverse, job.inverse + BLOCK * BLOCK, 0.0f);
   for (int64_t r = 0; r < width; ++r) {
     for (int64_t c = 0; c <= r; ++c) block[r * job.stride + c] = rows[r * width + c];
@@ -216,11 +216,16 @@ void copy_lower(const float* from, int64_t stride, float* to, int64_t columns, i
   run_team(threads, [&](const Team& team) {
     for (int64_t first = team.thread * COPY_ROWS; first < columns;
          first += team.threads * COPY_ROWS) {
-      for (int64_t r = first; r < std::min(first + COPY_ROWS, columns); ++r) {
+      const int64_t end = std::min(first + COPY_ROWS, columns);
+      if (zeros == zeros_end) {
+        populate_pages(to + first * columns, (end - first) * columns * sizeof(float));
+      }
+      for (int64_t r = first; r < end; ++r) {
+        if (zeros < zeros_end) populate_pages(to + r * columns, (r + 1) * sizeof(float));
         std::memcpy(to + r * columns, from + r * stride, (r + 1) * sizeof(float));
-        const int64_t above = r * columns + r + 1, end = (r + 1) * columns;
-        std::fill(to + above, to + std::clamp(zeros, above, end), 0.0f);
-        std::fill(to + std::clamp(zeros_end, above, end), to + end, 0.0f);
+        const int64_t above = r * columns + r + 1, next = (r + 1) * columns;
+        std::fill(to + above, to + std::clamp(zeros, above, next), 0.0f);
+        std::fill(to + std::clamp(zeros_end, above, next), to + next, 0.0f);
       }
     }
   });

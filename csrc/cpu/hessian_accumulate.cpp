@@ -44,28 +44,50 @@ struct Tile<16> {
   static constexpr int MR = 12, NV = 2;
 };
 
-// H[i:i+MR, j:j+NR] += left^T right over `depth` rows, on and below the diagonal.
+// Where a tile of H begins.
+struct Place {
+  int64_t i, j;
+};
+
+// sum[r][v] += left[r] right[v] of row k of a chunk.
+template <int L>
+RAC_INLINE void add_row(const float* left, const float* right, int64_t k,
+                        F32<L> (&sum)[Tile<L>::MR][Tile<L>::NV]) {
+  constexpr int MR = Tile<L>::MR, NV = Tile<L>::NV;
+  const auto* from = reinterpret_cast<const F32<L>*>(right) + k * NV;
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; ++r) {
+    const float scalar = left[k * MR + r];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) sum[r][v] += scalar * from[v];
+  }
+}
+
+// H[i:i+MR, j:j+NR] += left^T right over `depth` rows, on and below the diagonal; `next` is the tile
+// after this one. A tile is asked for before its sums are made; an AVX-512 tile, where there are rows
+// enough, line by line during the one before: all at once, its lines keep what the sums need waiting.
 template <int L>
 RAC_INLINE void add_tile(const TriangleUpdate& job, const float* left, const float* right,
-                         int64_t depth, int64_t i, int64_t j) {
-  constexpr int MR = Tile<L>::MR, NV = Tile<L>::NV, NR = NV * L;
+                         int64_t depth, const Place& at, const Place& next) {
+  constexpr int MR = Tile<L>::MR, NV = Tile<L>::NV, NR = NV * L, GROUP = 8;
+  const int64_t i = at.i, j = at.j;
   const bool whole = i + MR <= job.features && j + NR - 1 <= i;
-  float* out[MR];
+  const bool early = L == 16 && depth >= 2 * GROUP * MR;
+  float *out[MR], *after[MR];
   for (int r = 0; r < MR; ++r) {
     out[r] = row_of(job, std::min(i + r, job.features - 1)) + j;
-    for (int c = 0; whole && c < NR; c += 16) __builtin_prefetch(out[r] + c, 1);
+    if (early) after[r] = row_of(job, std::min(next.i + r, job.features - 1)) + next.j;
+    for (int c = 0; whole && !early && c < NR; c += 16) __builtin_prefetch(out[r] + c, 1);
   }
   F32<L> sum[MR][NV] = {};
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < depth; ++k) {
-    const auto* from = reinterpret_cast<const F32<L>*>(right) + k * NV;
-#pragma GCC unroll 16
-    for (int r = 0; r < MR; ++r) {
-      const float scalar = left[k * MR + r];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[r][v] += scalar * from[v];
-    }
+  int64_t k = 0;
+  for (int line = 0; early && k + GROUP <= depth; ++line, k += GROUP) {
+    __builtin_prefetch(after[std::min(line / 2, MR - 1)] + line % 2 * (NR - 1), 1);
+#pragma GCC unroll 8
+    for (int row = 0; row < GROUP; ++row) add_row<L>(left, right, k + row, sum);
   }
+#pragma GCC unroll 4
+  for (; k < depth; ++k) add_row<L>(left, right, k, sum);
   if (!whole) {
     alignas(64) float sums[MR][NR];
     std::memcpy(sums, sum, sizeof(sums));
@@ -101,14 +123,16 @@ RAC_INLINE void add_square(const TriangleUpdate& job, const Panels& panels, int6
     if (depth < FEW_ROWS) {
       for (int64_t i = row; i < row_end; i += MR) {
         for (int64_t j = column; j < std::min(column_end, i + MR); j += NR) {
-          add_tile<L>(job, left + i * depth, right + j * depth, depth, i, j);
+          add_tile<L>(job, left + i * depth, right + j * depth, depth, {i, j}, {i, j + NR});
         }
       }
       continue;
     }
     for (int64_t j = column; j < column_end; j += NR) {
       for (int64_t i = std::max(row, j / MR * MR); i < row_end; i += MR) {
-        add_tile<L>(job, left + i * depth, right + j * depth, depth, i, j);
+        const Place below{i + MR, j}, right_of{std::max(row, (j + NR) / MR * MR), j + NR};
+        add_tile<L>(job, left + i * depth, right + j * depth, depth, {i, j},
+                    i + MR < row_end ? below : right_of);
       }
     }
   }

@@ -1,4 +1,5 @@
-// Large arrays in 2 MB pages, where the system has such: far fewer page faults, fewer TLB misses.
+// Large arrays in 2 MB pages, where the system has such: far fewer page faults, fewer TLB misses; and
+// what else is asked of the system about pages.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 constexpr int64_t HUGE_PAGE = 2 << 20;
@@ -43,4 +45,15 @@ inline std::pair<int64_t, int64_t> release_huge_pages(void* memory, int64_t byte
   }
 #endif
   return {0, 0};
+}
+
+// Have the pages of memory that is about to be written made in one call: a fault for each takes more
+// than twice the time. Those that there are stay as they are.
+inline void populate_pages(void* memory, int64_t bytes) {
+#if defined(__linux__)
+  constexpr int POPULATE_WRITE = 23;  // MADV_POPULATE_WRITE, of Linux 5.14; older ones refuse it
+  const uintptr_t page = getpagesize(), first = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t begin = first / page * page, end = (first + bytes + page - 1) / page * page;
+  if (bytes > 0) madvise(reinterpret_cast<void*>(begin), end - begin, POPULATE_WRITE);
+#endif
 }

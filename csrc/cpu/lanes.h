@@ -59,22 +59,28 @@ class AlignedArray {
   std::unique_ptr<T[], Free> memory_;
 };
 
-// Transpose a 4x4 tile: row r of `from` (stride in elements) becomes column r of `to`.
-RAC_INLINE void transpose_4x4(const float* from, int64_t stride_from, float* to,
-                              int64_t stride_to) {
+// Column r of a 4x4 tile (stride in elements) becomes out[r].
+RAC_INLINE void transpose_4x4(const float* from, int64_t stride, f32x4 (&out)[4]) {
   f32x4 a, b, c, d;
   std::memcpy(&a, from, 16);
-  std::memcpy(&b, from + stride_from, 16);
-  std::memcpy(&c, from + 2 * stride_from, 16);
-  std::memcpy(&d, from + 3 * stride_from, 16);
+  std::memcpy(&b, from + stride, 16);
+  std::memcpy(&c, from + 2 * stride, 16);
+  std::memcpy(&d, from + 3 * stride, 16);
   const f32x4 ab_low = __builtin_shuffle(a, b, (i32x4){0, 4, 1, 5});
   const f32x4 ab_high = __builtin_shuffle(a, b, (i32x4){2, 6, 3, 7});
   const f32x4 cd_low = __builtin_shuffle(c, d, (i32x4){0, 4, 1, 5});
   const f32x4 cd_high = __builtin_shuffle(c, d, (i32x4){2, 6, 3, 7});
-  const f32x4 out[4] = {__builtin_shuffle(ab_low, cd_low, (i32x4){0, 1, 4, 5}),
-                        __builtin_shuffle(ab_low, cd_low, (i32x4){2, 3, 6, 7}),
-                        __builtin_shuffle(ab_high, cd_high, (i32x4){0, 1, 4, 5}),
-                        __builtin_shuffle(ab_high, cd_high, (i32x4){2, 3, 6, 7})};
+  out[0] = __builtin_shuffle(ab_low, cd_low, (i32x4){0, 1, 4, 5});
+  out[1] = __builtin_shuffle(ab_low, cd_low, (i32x4){2, 3, 6, 7});
+  out[2] = __builtin_shuffle(ab_high, cd_high, (i32x4){0, 1, 4, 5});
+  out[3] = __builtin_shuffle(ab_high, cd_high, (i32x4){2, 3, 6, 7});
+}
+
+// Transpose a 4x4 tile: column r of `from` becomes row r of `to`.
+RAC_INLINE void transpose_4x4(const float* from, int64_t stride_from, float* to,
+                              int64_t stride_to) {
+  f32x4 out[4];
+  transpose_4x4(from, stride_from, out);
   for (int i = 0; i < 4; ++i) std::memcpy(to + i * stride_to, &out[i], 16);
 }
 
@@ -117,21 +123,36 @@ RAC_INLINE void store_columns(const F32<L>* tile, int64_t rows, int64_t columns,
   }
 }
 
-// keep[row][column] = 1 where pruned[column * step][row] is 0: four columns make a 32-bit word.
+// Four columns of keep as the bytes of a word, for L rows; `pruned` as below.
+template <int L>
+RAC_INLINE I32<L> keep_word(const I32<L>* pruned, int step) {
+  return (~pruned[0] & 1) | ((~pruned[step] & 1) << 8) | ((~pruned[2 * step] & 1) << 16) |
+         ((~pruned[3 * step] & 1) << 24);
+}
+
+// keep[row][column] = 1 where pruned[column * step][row] is 0.
 template <int L>
 RAC_INLINE void store_keep(const I32<L>* pruned, int step, int64_t rows, int64_t columns,
                            uint8_t* keep, int64_t stride) {
-  const int64_t whole = columns / 4 * 4;
-  for (int64_t c = 0; c < whole; c += 4) {
-    const I32<L>* four = pruned + c * step;
-    const I32<L> word = (~four[0] & 1) | ((~four[step] & 1) << 8) |
-                        ((~four[2 * step] & 1) << 16) | ((~four[3 * step] & 1) << 24);
+  int64_t c = 0;
+  for (; rows == L && c + 16 <= columns; c += 16) {
+    I32<L> words[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) words[i] = keep_word<L>(pruned + (c + 4 * i) * step, step);
+    for (int r = 0; r < L; r += 4) {
+      f32x4 bytes[4];
+      transpose_4x4(reinterpret_cast<const float*>(words) + r, L, bytes);
+      for (int i = 0; i < 4; ++i) std::memcpy(keep + (r + i) * stride + c, &bytes[i], 16);
+    }
+  }
+  for (; c + 4 <= columns; c += 4) {
+    const I32<L> word = keep_word<L>(pruned + c * step, step);
     for (int64_t r = 0; r < rows; ++r) {
       const int32_t bytes = word[r];
       std::memcpy(keep + r * stride + c, &bytes, 4);
     }
   }
-  for (int64_t c = whole; c < columns; ++c) {
+  for (; c < columns; ++c) {
     for (int64_t r = 0; r < rows; ++r) keep[r * stride + c] = pruned[c * step][r] == 0;
   }
 }

@@ -9,19 +9,18 @@ struct Tiling {
   static constexpr int VECTORS = 3, T = VECTORS * L, N = L == 16 ? 8 : 4;
 };
 
-// sum[n][v] = sum_k left[k][v] right[k][n]
 template <int L>
-RAC_INLINE void multiply(const float* left, int64_t stride_left, const float* right,
-                         int64_t stride_right, int64_t depth,
-                         F32<L> (&sum)[Tiling<L>::N][Tiling<L>::VECTORS]) {
+using Sums = F32<L>[Tiling<L>::N][Tiling<L>::VECTORS];
+
+// sum[n][v] += sum_k left[k][v] right[k][n]. With AHEAD what lies AHEAD floats further on the right
+// is asked for meanwhile.
+template <int L, int64_t AHEAD = 0>
+RAC_INLINE void add_product(const float* left, int64_t stride_left, const float* right,
+                            int64_t stride_right, int64_t depth, Sums<L>& sum) {
   constexpr int V = Tiling<L>::VECTORS, N = Tiling<L>::N;
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) {
-#pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) sum[n][v] = F32<L>{};
-  }
 #pragma GCC unroll 2
   for (int64_t k = 0; k < depth; ++k) {
+    if (AHEAD > 0) __builtin_prefetch(right + k * stride_right + AHEAD);
     F32<L> lanes[V];
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) {
@@ -34,4 +33,17 @@ RAC_INLINE void multiply(const float* left, int64_t stride_left, const float* ri
       for (int v = 0; v < V; ++v) sum[n][v] += scalar * lanes[v];
     }
   }
+}
+
+// sum[n][v] = sum_k left[k][v] right[k][n]
+template <int L>
+RAC_INLINE void multiply(const float* left, int64_t stride_left, const float* right,
+                         int64_t stride_right, int64_t depth, Sums<L>& sum) {
+  constexpr int V = Tiling<L>::VECTORS, N = Tiling<L>::N;
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 3
+    for (int v = 0; v < V; ++v) sum[n][v] = F32<L>{};
+  }
+  add_product<L>(left, stride_left, right, stride_right, depth, sum);
 }

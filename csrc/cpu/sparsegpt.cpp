@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <limits>
 
+#include "huge_pages.h"
 #include "lanes.h"
 #include "sparsegpt_keys.h"
 #include "triangular.h"
@@ -16,11 +15,12 @@ namespace {
 int64_t up_to_multiple(int64_t size, int64_t of) { return (size + of - 1) / of * of; }
 
 // U_bb^-1 in float32, found in float64: much rests on it. Both layouts of Columns.
+template <int L>
 RAC_INLINE void invert_block(const SparseGPT& job, const Columns& columns, float* inverse,
                              float* groups) {
   const int64_t width = columns.width, step = tile_columns();
   AlignedArray<double> exact(width * width);
-  invert_upper(job.lower + columns.start * (job.stride_lower + 1), job.stride_lower, width,
+  invert_upper<L>(job.lower + columns.start * (job.stride_lower + 1), job.stride_lower, width,
                exact.get());
   for (int64_t i = 0; i < width; ++i) {
     float* row = inverse + i * columns.padded;
@@ -33,61 +33,15 @@ RAC_INLINE void invert_block(const SparseGPT& job, const Columns& columns, float
 }
 
 void invert_baseline(const SparseGPT& job, const Columns& columns, float* inverse, float* groups) {
-  invert_block(job, columns, inverse, groups);
+  invert_block<4>(job, columns, inverse, groups);
 }
 RAC_AVX2 void invert_avx2(const SparseGPT& job, const Columns& columns, float* inverse,
                           float* groups) {
-  invert_block(job, columns, inverse, groups);
+  invert_block<8>(job, columns, inverse, groups);
 }
 RAC_AVX512 void invert_avx512(const SparseGPT& job, const Columns& columns, float* inverse,
                               float* groups) {
-  invert_block(job, columns, inverse, groups);
-}
-
-// How many of a block's `size` scores are pruned; THRESHOLD prunes ties on top.
-int64_t count_of(const SparseGPT& job, const Columns& columns, const Matrix& matrix) {
-  const int64_t size = matrix.rows * columns.width;
-  int64_t count = std::llrint(size * job.sparsity);  // halves to even, as Python rounds
-  if (job.rule == Rule::THRESHOLD) {
-    count = std::min(static_cast<int64_t>(size * job.sparsity), size - 1) + 1;
-  }
-  if (!job.grow) return count;
-  int64_t pruned = 0;
-  for (int64_t r = 0; r < matrix.rows; ++r) {
-    const uint8_t* keep = matrix.keep + r * job.columns + columns.start;
-    for (int64_t c = 0; c < columns.width; ++c) pruned += keep[c] == 0;
-  }
-  return std::max(count, pruned);
-}
-
-// The block's `key` and `last_tie`: every thread finds them from what all found.
-void select_block(const SparseGPT& job, const Columns& columns, const Team& team,
-                  std::vector<Found>& found, Block& block) {
-  int64_t count = count_of(job, columns, block.matrix);
-  if (count <= 0) return;
-  count_keys(job, columns, block, team, found[team.thread]);
-  team.wait();
-  int bin = 0;
-  for (;; ++bin) {
-    int64_t keys = 0;
-    for (int thread = 0; thread < team.threads; ++thread) {
-      keys += found[thread].even[bin] + found[thread].odd[bin];
-    }
-    if (count <= keys) break;  // now: the count-th lowest of this bin
-    count -= keys;
-  }
-  copy_keys(job, columns, block, team, bin, found[team.thread]);
-  team.wait();
-  std::vector<uint64_t> all;
-  for (int thread = 0; thread < team.threads; ++thread) {
-    const uint64_t* candidates = found[thread].candidates.data();
-    all.insert(all.end(), candidates, candidates + found[thread].copied);
-  }
-  std::nth_element(all.begin(), all.begin() + (count - 1), all.end());
-  const bool all_ties = job.rule == Rule::THRESHOLD;
-  block.key = static_cast<int32_t>(all[count - 1] >> 32);
-  block.last_tie = all_ties ? std::numeric_limits<int32_t>::max()
-                            : static_cast<int32_t>(all[count - 1] & 0xffffffff);
+  invert_block<16>(job, columns, inverse, groups);
 }
 
 // What the threads share: sizes are of the widest block and of the matrix of most rows.
@@ -198,7 +152,17 @@ void solve_group(const SparseGPT& job, const std::vector<Columns>& columns, int 
   }
 }
 
+// The thread's own tiles of the results.
+void populate_results(const SparseGPT& job, const Matrix& matrix, const Team& team) {
+  const int64_t rows = tile_rows(), tiles = up_to_multiple(matrix.rows, rows) / rows;
+  const int64_t begin = team.begin(tiles) * rows, end = team.end(tiles) * rows;
+  populate_pages(matrix.out + begin * job.columns, (end - begin) * job.columns * sizeof(float));
+  populate_pages(matrix.keep + begin * job.columns,
+                 (std::min(end, matrix.rows) - begin) * job.columns);
+}
+
 void solve_team(const SparseGPT& job, const Team& team, Shared& shared) {
+  for (const Matrix& matrix : job.matrices) populate_results(job, matrix, team);
   std::vector<Columns> columns = shared.columns_of(job, 0);
   const int64_t first = columns.size();
   for (int64_t i = team.begin(first); i < team.end(first); ++i) invert(job, columns[i], shared);

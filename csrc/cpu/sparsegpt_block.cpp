@@ -29,21 +29,15 @@ constexpr int PANEL = 8;
 template <int L>
 RAC_INLINE void prune_selected(const SparseGPT& job, const Columns& columns, const Block& block,
                                int64_t tile, Scratch<L>& scratch) {
-  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T;
+  constexpr int V = Tiling<L>::VECTORS;
   block_keys<L>(job, columns, block, tile, scratch);
-  I32<L> index[V];  // row-major index in the block
-#pragma GCC unroll 3
-  for (int v = 0; v < V; ++v) {
-    for (int lane = 0; lane < L; ++lane) {
-      index[v][lane] = static_cast<int32_t>((tile * T + v * L + lane) * columns.width);
-    }
-  }
+  I32<L> index[V];
+  row_indices<L>(columns, tile, index);
   for (int64_t j = 0; j < columns.width; ++j) {
 #pragma GCC unroll 3
     for (int v = 0; v < V; ++v) {
-      const I32<L> key = scratch.keys[j * V + v];
-      scratch.pruned[j * V + v] =
-          (key < block.key) | ((key == block.key) & (index[v] <= block.last_tie));
+      const I32<L> highest = block.key + (index[v] > block.last_tie);  // a compare gives -1 or 0
+      scratch.pruned[j * V + v] = scratch.keys[j * V + v] <= highest;
       index[v] += 1;
     }
   }

@@ -1,7 +1,7 @@
-// The exact count-th lowest score of a block, without sorting it or keeping its scores: a first
-// pass counts them by their leading bits (exponent and 5 bits of fraction), which tells the bin
-// that holds the count-th; a second copies that bin, a percent of them; the rest is done on the
-// copy. Scores are computed anew each time, as integers that order as they do (sparsegpt_lanes.h).
+// The exact count-th lowest score of a block, without sorting it or keeping its scores: some of them,
+// spread over the block, tell a window of keys that all but certainly holds the count-th; one pass
+// counts what is below the window and copies what is in it, a fourteenth; the rest is done on the
+// copies. Scores are computed anew each time, as integers that order as they do (sparsegpt_lanes.h).
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,29 @@
 
 #include "sparsegpt.h"
 
-constexpr int BIN_SHIFT = 18;  // the sign bit is 0: 31 bits, of which 13 name the bin
-constexpr int BINS = 1 << 13;
+constexpr int BIN_SHIFT = 18;  // the sign bit is 0: 31 bits, of which 13 name a sample's bin
+constexpr int BINS = 1 << 13, FINE_BINS = 1 << 11;
 
-// What one thread found in its tiles. A candidate is a key, and below it the weight's row-major
-// index in the block: ordered by key, ties by lowest index.
-struct alignas(64) Found {
-  // Neighbours often fall into one bin; two counters a bin halve the wait for the last store.
-  std::vector<uint32_t> even = std::vector<uint32_t>(BINS), odd = std::vector<uint32_t>(BINS);
-  std::vector<uint64_t> candidates;
-  int64_t copied = 0;
+// Keys from the lowest to the highest.
+struct Window {
+  int32_t lowest, highest;
 };
 
-void count_keys(const SparseGPT& job, const Columns& columns, const Block& block,
-                const Team& team, Found& found);
-void copy_keys(const SparseGPT& job, const Columns& columns, const Block& block, const Team& team,
-               int bin, Found& found);
+// What one thread found in its tiles.
+struct alignas(64) Found {
+  std::vector<uint32_t> sample = std::vector<uint32_t>(BINS);
+  int64_t below = 0, inside = 0;       // the window
+  std::vector<int32_t> keys, indices;  // of those inside; row-major in the block
+  std::vector<uint32_t> fine = std::vector<uint32_t>(FINE_BINS);  // of those inside
+};
+
+// Count keys of a sample by their leading bits: of the weights that lie `step` apart.
+void sample_keys(const SparseGPT& job, const Columns& columns, const Block& block,
+                 const Team& team, int64_t step, Found& found);
+// What `found` tells of the window.
+void collect_keys(const SparseGPT& job, const Columns& columns, const Block& block,
+                  const Team& team, const Window& window, Found& found);
+
+// The block's `key` and `last_tie`: every thread finds them from what all found.
+void select_block(const SparseGPT& job, const Columns& columns, const Team& team,
+                  std::vector<Found>& found, Block& block);

@@ -62,3 +62,16 @@ RAC_INLINE void block_keys(const SparseGPT& job, const Columns& columns, const B
     }
   }
 }
+
+// Row-major indices in the block of a tile's weights in its first column.
+template <int L>
+RAC_INLINE void row_indices(const Columns& columns, int64_t tile,
+                            I32<L> (&index)[Tiling<L>::VECTORS]) {
+  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T;
+#pragma GCC unroll 3
+  for (int v = 0; v < V; ++v) {
+    for (int lane = 0; lane < L; ++lane) {
+      index[v][lane] = static_cast<int32_t>((tile * T + v * L + lane) * columns.width);
+    }
+  }
+}

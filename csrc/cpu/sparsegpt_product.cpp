@@ -1,6 +1,6 @@
 // The products of sparsegpt.h. Rows are lanes, columns are broadcast: VECTORS * N sums stay in
-// registers over CHUNK steps, a chunk of D [CHUNK][T] in the L1 cache, one of the carry in the L2
-// cache.
+// registers over PART steps, a part of a chunk of D, [PART][T], in the L1 cache, a chunk of the carry
+// in the L2 cache. Sums of a chunk that has two parts wait in memory for the second.
 //
 // An entry receives, chunk after chunk, the chunk's sum in order of k: the same bits for any number
 // of threads and every place in a tile, and the same for AVX2 and AVX-512, which fuse a product
@@ -14,6 +14,10 @@
 #include "product.h"
 
 namespace {
+
+// Half a chunk of 48 rows in 24 KB: a whole one would fill the L1 cache of those CPUs.
+template <int L>
+constexpr int64_t PART = L == 16 ? CHUNK / 2 : CHUNK;
 
 static_assert(CHUNK % Tiling<4>::T == 0 && CHUNK % Tiling<8>::T == 0 &&
               CHUNK % Tiling<16>::T == 0);
@@ -77,25 +81,45 @@ RAC_AVX512 void carry_avx512(const SparseGPT& job, const Columns& columns, int64
   carry_all<16>(job, columns, first, last);
 }
 
-// values += D_{k0..k0+depth} carry for a tile of rows. `next` is what comes from memory later: some
-// is asked for with each group of columns, whose share in bytes is `share`.
-template <int L>
-RAC_INLINE const char* add_chunk(const float* left, const Columns& columns, float* values,
-                                 int64_t k0, int64_t depth, const char* next, int64_t share) {
-  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
-  for (int64_t j = 0; j < columns.padded; j += N, next += share) {
+// What is to come from memory later: some is asked for with each group of columns.
+struct Ahead {
+  const char* next;
+  int64_t share;  // bytes
+
+  void fetch() {
     for (int64_t line = 0; line < share; line += 64) __builtin_prefetch(next + line, 0, 2);
-    F32<L> sum[N][V];
-    const float* right = carry_at<L>(columns, k0, j);
-    multiply<L>(left, T, right, N, depth, sum);
-    auto* to = reinterpret_cast<F32<L>*>(values + j * T);
+    next += share;
+  }
+};
+
+// values += D_{k0..k0+depth} carry for a tile of rows. `parts` [padded][T] holds sums meanwhile.
+template <int L>
+RAC_INLINE void add_chunk(const float* left, const Columns& columns, float* values, float* parts,
+                          int64_t k0, int64_t depth, Ahead& ahead) {
+  constexpr int V = Tiling<L>::VECTORS, T = Tiling<L>::T, N = Tiling<L>::N;
+  constexpr int64_t NEXT_GROUP = L == 16 ? CHUNK * N : 0;
+  for (int64_t part = 0; part < depth; part += PART<L>) {
+    const int64_t steps = std::min(PART<L>, depth - part);
+    const bool first = part == 0, last = part + steps == depth;
+    for (int64_t j = 0; j < columns.padded; j += N) {
+      ahead.fetch();
+      Sums<L> sum;
+      const auto* before = reinterpret_cast<const F32<L>*>(parts + j * T);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
+      for (int n = 0; n < N; ++n) {
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) to[n * V + v] += sum[n][v];
+        for (int v = 0; v < V; ++v) sum[n][v] = first ? F32<L>{} : before[n * V + v];
+      }
+      add_product<L, NEXT_GROUP>(left + part * T, T, carry_at<L>(columns, k0 + part, j), N, steps,
+                                 sum);
+      auto* to = reinterpret_cast<F32<L>*>((last ? values : parts) + j * T);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+#pragma GCC unroll 3
+        for (int v = 0; v < V; ++v) to[n * V + v] = last ? to[n * V + v] + sum[n][v] : sum[n][v];
+      }
     }
   }
-  return next;
 }
 
 template <int L>
@@ -104,17 +128,23 @@ RAC_INLINE void add_all(const SparseGPT& job, const Columns* columns, const Bloc
   constexpr int T = Tiling<L>::T, N = Tiling<L>::N;
   const Matrix& matrix = blocks->matrix;
   const int64_t tiles = (matrix.rows + T - 1) / T;
-  int64_t padded = 0;
-  for (int i = 0; i < count; ++i) padded += columns[i].padded;
+  int64_t padded = 0, widest = 0;
+  for (int i = 0; i < count; ++i) {
+    padded += columns[i].padded;
+    widest = std::max(widest, columns[i].padded);
+  }
+  AlignedArray<float> parts(PART<L> < CHUNK ? widest * T : 0);
   for (int64_t k0 = begin; k0 < end; k0 += CHUNK) {
     const int64_t depth = std::min(CHUNK, end - k0);
-    const int64_t share = (depth * T * sizeof(float) * N / padded + 63) / 64 * 64;
+    const int64_t share =
+        (std::min(depth, PART<L>) * T * sizeof(float) * N / padded + 63) / 64 * 64;
     for (int64_t tile = team.begin(tiles); tile < team.end(tiles); ++tile) {
       const float* left = matrix.out + (tile * job.columns + k0) * T;
-      const char* next = reinterpret_cast<const char*>(left + job.columns * T);  // the next tile's
+      const float* next = left + job.columns * T;  // the next tile's
+      Ahead ahead{reinterpret_cast<const char*>(next), share};
       for (int i = 0; i < count; ++i) {
         float* values = blocks[i].values + tile * columns[i].padded * T;
-        next = add_chunk<L>(left, columns[i], values, k0, depth, next, share);
+        add_chunk<L>(left, columns[i], values, parts.get(), k0, depth, ahead);
       }
     }
   }
