@@ -29,6 +29,7 @@ format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: export OMP_PROC_BIND := true
 bench: .venv/installed
 	for bench in hessian capture decode sample attention sparsegpt factor masks pack linear throughput eval demo prune peers; do \
 	  $(BIN)/python -m benchmarks.bench_$$bench --out benchmarks/results || exit 1; \

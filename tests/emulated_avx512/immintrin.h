@@ -199,6 +199,9 @@ EMULATED __mmask32 test_epi16_mask(const __m512i& a, const __m512i& b) {
   return mask_of<uint16_t>(a, b, [](int x, int y) { return (x & y) != 0; });
 }
 
+EMULATED __mmask16 movepi32_mask(const __m512i& a) {
+  return mask_of<int32_t>(a, a, [](int x, int) { return x < 0; });
+}
 EMULATED __mmask32 testn_epi16_mask(const __m512i& a, const __m512i& b) {
   return mask_of<uint16_t>(a, b, [](int x, int y) { return (x & y) == 0; });
 }
@@ -237,6 +240,14 @@ EMULATED __m512 maskz_permutevar_ps(__mmask16 k, const __m512& a, const __m512i&
 EMULATED __m512i permutexvar_epi32(const __m512i& index, const __m512i& a) {
   const auto x = Register<uint32_t>::of(a), at = Register<uint32_t>::of(index);
   return fill<uint32_t>([&](int i) { return x.lane[at.lane[i] % 16]; });
+}
+EMULATED __m512i maskz_compress_epi32(__mmask16 k, const __m512i& a) {
+  const auto x = Register<uint32_t>::of(a);
+  Register<uint32_t> result = {};
+  for (int i = 0, next = 0; i < 16; ++i) {
+    if (k >> i & 1) result.lane[next++] = x.lane[i];
+  }
+  return as<__m512i>(result);
 }
 EMULATED __m512i maskz_expand_epi16(__mmask32 k, const __m512i& a) {
   const auto x = Register<uint16_t>::of(a);
@@ -301,6 +312,7 @@ EMULATED __m512i permutex2var_epi16(const __m512i& a, const __m512i& index, cons
 #define _mm512_mask_or_epi32 emulated::mask_or_epi32
 #define _mm512_mask_permutexvar_epi16 emulated::mask_permutexvar_epi16
 #define _mm512_mask_storeu_epi16 emulated::mask_storeu_epi16
+#define _mm512_maskz_compress_epi32 emulated::maskz_compress_epi32
 #define _mm512_maskz_cvtph_ps emulated::maskz_cvtph_ps
 #define _mm512_maskz_expand_epi16 emulated::maskz_expand_epi16
 #define _mm512_maskz_inserti64x4 emulated::maskz_inserti64x4
@@ -311,6 +323,7 @@ EMULATED __m512i permutex2var_epi16(const __m512i& a, const __m512i& index, cons
 #define _mm512_maskz_permutevar_ps emulated::maskz_permutevar_ps
 #define _mm512_maskz_permutexvar_epi16 emulated::maskz_permutexvar_epi16
 #define _mm512_maskz_shuffle_epi8 emulated::maskz_shuffle_epi8
+#define _mm512_movepi32_mask emulated::movepi32_mask
 #define _mm512_mul_ps emulated::mul_ps
 #define _mm512_mulhi_epu16 emulated::mulhi_epu16
 #define _mm512_or_si512 emulated::or_si512
