@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "huge_pages.h"
+#include "isa.h"
 #include "lanes.h"
 #include "linear_sparse.h"
 #include "pack_bitmap.h"
@@ -45,6 +46,17 @@ void linear_at(const LinearWeight& weight, uintptr_t x, int element, bool rounds
   const py::gil_scoped_release release;
   linear({weight, reinterpret_cast<const float*>(bias), rounds_x}, reinterpret_cast<const void*>(x),
          static_cast<Element>(element), reinterpret_cast<void*>(y), tokens, threads);
+}
+
+void unpack_rows_at(const LinearWeight& weight, int64_t row, int64_t rows, uintptr_t dense,
+                    int threads) {
+  const bool two_to_four = weight.codes && !weight.offsets && weight.value == Value::BFLOAT16;
+  if (!two_to_four || current_isa() < Isa::AMX || row % 4 != 0 || row < 0 || rows < 0 ||
+      row + rows > weight.rows || threads < 1) {
+    throw std::invalid_argument("unpack_rows: weight, rows or threads out of range");
+  }
+  const py::gil_scoped_release release;
+  unpack_rows(weight, row, rows, reinterpret_cast<uint16_t*>(dense), threads);
 }
 
 void codes_2to4_at(uintptr_t metadata, uintptr_t codes, int64_t rows, int64_t columns,
@@ -110,7 +122,8 @@ auto bitmap_at(uintptr_t dense, int64_t stride, uintptr_t bitmap, uintptr_t offs
 void bind_linear(py::module_& module) {
   py::class_<LinearWeight>(module, "SparseWeight", py::module_local())
       .def(py::init(&weight_at))
-      .def("linear", &linear_at);
+      .def("linear", &linear_at)
+      .def("unpack_rows", &unpack_rows_at);
   module.def("codes_2to4", &codes_2to4_at);
   module.def("quantize_fp8_rows", &quantize_fp8_rows_at);
   module.def("collapse_huge_pages", &collapse_at);

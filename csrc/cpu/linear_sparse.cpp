@@ -138,6 +138,14 @@ void linear(const Projection& projection, const void* x, Element element, void* 
   phases.finish(threads);
 }
 
+void unpack_rows(const LinearWeight& weight, int64_t row, int64_t rows, uint16_t* dense,
+                 int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t four = 0; four < rows; four += 4) {
+    unpack_four_rows(weight, row + four, dense + four * weight.columns);
+  }
+}
+
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
                 int value_bytes, int threads) {
   const int64_t size = value_bytes == 2 ? 2 : 4;     // bytes of a word

@@ -63,6 +63,11 @@ struct Projection {
 void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
             int threads);
 
+// Rows row .. row + rows of a 2:4 weight in bf16 as `dense` [rows, columns], both up to whole fours,
+// by the instructions of Isa::AVX512_BF16.
+void unpack_rows(const LinearWeight& weight, int64_t row, int64_t rows, uint16_t* dense,
+                 int threads);
+
 // Codes of all rows from the metadata of Packed2to4, see pack_2to4.py: int16 [rows, C / 16] or, for
 // values of one byte, int32 [rows, C / 32], in CUTLASS's order.
 void codes_2to4(const uint8_t* metadata, uint8_t* codes, int64_t rows, int64_t columns,
@@ -117,3 +122,5 @@ void linear_dots(const SparseLinear& job, const LinearScratch& scratch);
 // By tiles: the same, or W in fp8 and x rounded to it.
 void arrange_tiles(const SparseLinear& job, const LinearScratch& scratch, int64_t group);
 void linear_tiles(const SparseLinear& job, const LinearScratch& scratch);
+// Rows row .. row + 4, row being a multiple of 4, of a 2:4 weight in bf16 as [4, columns].
+void unpack_four_rows(const LinearWeight& weight, int64_t row, uint16_t* dense);

@@ -194,7 +194,20 @@ void linear_tiles(const SparseLinear& job, const LinearScratch& scratch) {
   else multiply_with<Tiles2to4<1>>(job, scratch, E4M3_DIVISOR);
 }
 
+void unpack_four_rows(const LinearWeight& weight, int64_t row, uint16_t* dense) {
+  SparseLinear job{};
+  job.values = weight.values;
+  job.codes = weight.codes;
+  job.columns = weight.columns;
+  for (int64_t c = 0; c < job.columns; c += DECODED) {
+    const int64_t count = std::min(TILES, (job.columns - c) / DEPTH);
+    spread_rows<2, DEPTH>(job, row, c, count, dense + c, job.columns);
+  }
+}
+
 #else
+
+void unpack_four_rows(const LinearWeight&, int64_t, uint16_t*) {}
 
 void arrange_tiles(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
   arrange_avx512(job, scratch, group);

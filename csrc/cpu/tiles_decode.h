@@ -123,51 +123,60 @@ RAC_INLINE __m512i bf16_of_e4m3(__m256i bytes) {
   return __builtin_expect(small != 0, 0) ? with_small_e4m3(words, normal, small) : normal;
 }
 
-template <int BYTES>
-struct Tiles2to4 {
-  // Two pieces of 32 columns, their values being 64 BYTES / 2 bytes.
-  RAC_INLINE void spread_two(const uint8_t* values, const uint32_t* masks, bool both,
-                             uint16_t* to) {
-    __m256i first, second = _mm256_setzero_si256();
-    if constexpr (BYTES == 2) {
-      first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
-      if (both) second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 32));
-    } else {
-      const __m512i wide = bf16_of_e4m3(_mm256_maskz_loadu_epi8(both ? ~0u : 0xffffu, values));
-      first = _mm512_castsi512_si256(wide);
-      second = _mm512_extracti64x4_epi64(wide, 1);
-    }
-    _mm512_store_si512(to, _mm512_maskz_expand_epi16(masks[0], _mm512_castsi256_si512(first)));
-    if (both) {
-      _mm512_store_si512(to + SIDE * DEPTH,
-                         _mm512_maskz_expand_epi16(masks[4], _mm512_castsi256_si512(second)));
+// Two pieces of 32 columns, their values being 64 BYTES / 2 bytes, to `to` and STEP elements after.
+template <int BYTES, int64_t STEP>
+RAC_INLINE void spread_two(const uint8_t* values, const uint32_t* masks, bool both, uint16_t* to) {
+  __m256i first, second = _mm256_setzero_si256();
+  if constexpr (BYTES == 2) {
+    first = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values));
+    if (both) second = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values + 32));
+  } else {
+    const __m512i wide = bf16_of_e4m3(_mm256_maskz_loadu_epi8(both ? ~0u : 0xffffu, values));
+    first = _mm512_castsi512_si256(wide);
+    second = _mm512_extracti64x4_epi64(wide, 1);
+  }
+  _mm512_storeu_si512(to, _mm512_maskz_expand_epi16(masks[0], _mm512_castsi256_si512(first)));
+  if (both) {
+    const __m512i later = _mm512_castsi256_si512(second);
+    _mm512_storeu_si512(to + STEP, _mm512_maskz_expand_epi16(masks[4], later));
+  }
+}
+
+// `count` <= 4 pieces of 32 columns of rows row .. row + 4, from column `begin` on: of row r to
+// `to` + r * row_step, a piece STEP elements after the one before.
+template <int BYTES, int64_t STEP>
+RAC_INLINE void spread_rows(const SparseLinear& job, int64_t row, int64_t begin, int64_t count,
+                            uint16_t* to, int64_t row_step) {
+  constexpr int64_t AHEAD = FETCHED_COLUMNS / 2 * BYTES;
+  const int64_t stride = job.columns / 2 * BYTES;
+  const uint8_t* codes = job.codes + (row / 4 * job.columns + begin) / 2;
+  const uint8_t* values = job.values + row * stride + begin / 2 * BYTES;
+  const auto valid = static_cast<__mmask16>((1u << 4 * count) - 1);
+  alignas(64) uint32_t masks[TILES * 4];  // [piece][row]
+  __builtin_prefetch(codes + FETCHED_COLUMNS / 2);
+  _mm512_store_si512(masks, masks_of_codes(_mm512_maskz_loadu_epi32(valid, codes)));
+#pragma GCC unroll 4
+  for (int64_t r = 0; r < 4; ++r) {
+    const uint8_t* from = values + r * stride;
+    __builtin_prefetch(from + AHEAD);
+    if constexpr (BYTES == 2) __builtin_prefetch(from + AHEAD + 64);
+    uint16_t* const first = to + r * row_step;
+    spread_two<BYTES, STEP>(from, masks + r, count > 1, first);
+    if (count > 2) {
+      spread_two<BYTES, STEP>(from + DEPTH * BYTES, masks + 8 + r, count > 3, first + 2 * STEP);
     }
   }
+}
 
+template <int BYTES>
+struct Tiles2to4 {
   template <typename Between>
   RAC_INLINE void decode(const SparseLinear& job, int64_t row, int64_t rows, int64_t begin,
                          int64_t end, NextValues&, uint16_t* tiles, Between between) {
-    const int64_t stride = job.columns / 2 * BYTES;
-    const int64_t count = (end - begin) / DEPTH;  // of pieces of 32 columns
-    const auto valid = static_cast<__mmask16>((1u << 4 * count) - 1);
+    const int64_t count = (end - begin) / DEPTH;
     for (int64_t four = 0; four < rows; four += 4) {
-      const uint8_t* codes = job.codes + ((row + four) / 4 * job.columns + begin) / 2;
-      const uint8_t* values = job.values + (row + four) * stride + begin / 2 * BYTES;
-      alignas(64) uint32_t masks[TILES * 4];  // [piece][row]
-      __builtin_prefetch(codes + FETCHED_COLUMNS / 2);
-      _mm512_store_si512(masks, masks_of_codes(_mm512_maskz_loadu_epi32(valid, codes)));
-#pragma GCC unroll 4
-      for (int64_t r = 0; r < 4; ++r) {
-        const uint8_t* from = values + r * stride;
-        uint16_t* to = tile_row(tiles, four + r, 0);
-        constexpr int64_t AHEAD = FETCHED_COLUMNS / 2 * BYTES;
-        __builtin_prefetch(from + AHEAD);
-        if constexpr (BYTES == 2) __builtin_prefetch(from + AHEAD + 64);
-        spread_two(from, masks + r, count > 1, to);
-        if (count > 2) {
-          spread_two(from + DEPTH * BYTES, masks + 8 + r, count > 3, to + 2 * SIDE * DEPTH);
-        }
-      }
+      spread_rows<BYTES, SIDE * DEPTH>(job, row + four, begin, count, tile_row(tiles, four, 0),
+                                       DEPTH);
       between(four / 4);
     }
     for (int64_t four = (rows + 3) / 4; four < SIDE / 4; ++four) between(four);

@@ -25,13 +25,18 @@ def unpack_bitmap(packed: PackedBitmap) -> Tensor:
     """The dense [R, C]."""
     rows, columns = packed.shape
     dense = torch.empty(rows, columns, dtype=packed.dtype)
-    parts = [part.contiguous() for part in (packed.bitmap, packed.offsets, packed.values)]
+    packed = packed.map(Tensor.contiguous)
+    unpack_rows(packed, slice(0, rows), dense)
+    return dense
+
+
+def unpack_rows(packed: PackedBitmap, rows: slice, dense: Tensor) -> None:
+    """Rows of a contiguous `packed` to ``dense`` [rows, C]."""
+    parts = packed.bitmap[rows], packed.offsets[rows], packed.values
     load(CPU).bitmap_unpack(
         dense.data_ptr(),
-        columns,
+        dense.shape[1],
         *(part.data_ptr() for part in parts),
-        rows,
-        columns,
+        *dense.shape,
         1 if dense.numel() < PARALLEL else threads(),
     )
-    return dense

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rac_kernels._native.bitmap import unpack_bitmap
+from rac_kernels._native.bitmap import unpack_rows
 from rac_kernels._native.loading import CPU, DTYPES, instruction_set, load, threads
-from rac_kernels._native.packing import unpack_2to4
 from rac_kernels.packed import Packed2to4, PackedBitmap
 
 _VALUES = {torch.bfloat16: 0, torch.float16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
 # Multiply-adds from which a second thread pays for being woken.
 _PARALLEL = 1 << 18
 # Tokens from which unpacking a weight for torch's own tiles of bf16 takes less time.
-_MANY_TOKENS = 256
+_MANY_TOKENS = 512
+_UNPACKED_BYTES = 8 << 20
 _HUGE_PAGE = 2 << 20
 
 
@@ -98,11 +98,9 @@ def linear_packed(
     rounds_x: bool = False,
 ) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU, x rounded to e4m3 by row if asked."""
-    if _is_better_unpacked(x, packed):
-        sparse = isinstance(packed, Packed2to4)
-        weight = unpack_2to4(packed)[0] if sparse else unpack_bitmap(packed)
-        return linear(x, weight, None if bias is None else bias.to(x.dtype))
     held = _prepare(packed)
+    if _is_better_unpacked(x, packed):
+        return _unpacked(x, held, packed, None if bias is None else bias.to(x.dtype))
     return _linear(x, held.weight, held.rows, bias, rounds_x)
 
 
@@ -112,6 +110,26 @@ def _is_better_unpacked(x: Tensor, packed: Packed2to4 | PackedBitmap) -> bool:
         return False
     scaled = isinstance(packed, Packed2to4) and packed.scale is not None
     return not scaled and x.numel() >= _MANY_TOKENS * x.shape[-1]
+
+
+def _unpacked(
+    x: Tensor, held: _Prepared, packed: Packed2to4 | PackedBitmap, bias: Tensor | None
+) -> Tensor:
+    """The product by torch, of as many rows of the weight at a time as stay in caches."""
+    rows, columns = packed.shape
+    step = max(256, _UNPACKED_BYTES // (2 * columns) // 256 * 256)
+    memory = torch.empty(min(step, -(-rows // 4) * 4), columns, dtype=x.dtype)
+    y = x.new_empty(*x.shape[:-1], rows)
+    packed = packed.map(Tensor.contiguous)
+    for first in range(0, rows, step):
+        part = slice(first, min(first + step, rows))
+        weight = memory[: part.stop - first]
+        if isinstance(packed, PackedBitmap):
+            unpack_rows(packed, part, weight)
+        else:
+            held.weight.unpack_rows(first, len(weight), weight.data_ptr(), threads())
+        y[..., part] = linear(x, weight, None if bias is None else bias[part])
+    return y
 
 
 # Dense weights that have been moved, by identity: a tensor is not hashed by what it is.

@@ -37,7 +37,7 @@ def linear_2to4(
     Returns:
         [..., R] in the dtype of ``x``; sums are float32. The last two round a sum to the dtype of
         ``x`` before a scale, and the last before the bias. Where a CPU multiplies bf16 itself,
-        "native" takes subnormal numbers for 0, and from 256 tokens on, in bf16 with AMX, unpacks
+        "native" takes subnormal numbers for 0, and from 512 tokens on, in bf16 with AMX, unpacks
         the weight for torch's product.
 
     Raises:
