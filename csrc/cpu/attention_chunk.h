@@ -69,10 +69,10 @@ RAC_INLINE void add_key(const float* queries, int64_t padded, const Element<T>* 
     std::memcpy(part, key, count * sizeof(part[0]));
     key = part;
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int v = 0; v < PARTS / L; ++v) {
     const F32<L> lanes = T::template load<L>(key + v * L);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
       F32<L> query;
       std::memcpy(&query, queries + q * padded + v * L, sizeof(query));
@@ -101,7 +101,7 @@ template <int L, typename T, int Q, int W, bool WHOLE>
 RAC_INLINE void weigh(const float* p, const Element<T>* values, int64_t stride, int64_t columns,
                       int64_t count, float* sums, int64_t padded) {
   F32<L> sum[Q][W];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q) std::memcpy(sum[q], sums + q * padded, sizeof(sum[q]));
   for (int64_t c = 0; c < columns; ++c, values += stride) {
     Element<T> part[W * L] = {};
@@ -111,16 +111,16 @@ RAC_INLINE void weigh(const float* p, const Element<T>* values, int64_t stride, 
       from = part;
     }
     F32<L> lanes[W];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
     for (int w = 0; w < W; ++w) lanes[w] = T::template load<L>(from + w * L);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
       const float weight = p[q * CHUNK + c];
-#pragma GCC unroll 2
+#pragma GCC unroll 8
       for (int w = 0; w < W; ++w) sum[q][w] += lanes[w] * weight;
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q) std::memcpy(sums + q * padded, sum[q], sizeof(sum[q]));
 }
 

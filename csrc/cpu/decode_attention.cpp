@@ -84,26 +84,66 @@ RAC_INLINE void append(const DecodeAttention& job, int64_t b, int64_t group) {
   std::memcpy(column_of<T>(job.values, b, group, last), value, job.width * sizeof(Element<T>));
 }
 
+// One task, or a CHUNK of one.
+struct Columns {
+  int64_t b, group, first, last;
+};
+
+RAC_INLINE Columns columns_of(const DecodeAttention& job, const AttentionScratch& shared,
+                              int64_t task) {
+  const int64_t split = task % shared.splits, pair = task / shared.splits;
+  return {pair / job.groups, pair % job.groups, split * SPLIT,
+          std::min(job.columns, (split + 1) * SPLIT)};
+}
+
+// Keys and values that a thread reads next: memory answers while it works on those before.
+template <typename T>
+struct Fetched {
+  Fetched(const DecodeAttention& job, const Columns& next)
+      : keys(column_of<T>(job.keys, next.b, next.group, next.first)),
+        values(column_of<T>(job.values, next.b, next.group, next.first)),
+        columns(std::min(CHUNK, next.last - next.first)), stride_keys(job.keys.stride_column),
+        stride_values(job.values.stride_column), width(job.width) {}
+
+  __attribute__((always_inline)) void fetch(int64_t column) const {
+    if (column >= columns) return;
+    constexpr int64_t LINE = 64 / sizeof(Element<T>);
+    for (int64_t i = 0; i < width; i += LINE) {
+      __builtin_prefetch(keys + column * stride_keys + i, 0, 2);
+      __builtin_prefetch(values + column * stride_values + i, 0, 2);
+    }
+  }
+
+  const Element<T> *keys, *values;
+  int64_t columns, stride_keys, stride_values, width;
+};
+
 template <int L, typename T, int Q>
-RAC_INLINE void attend_chunk(const DecodeAttention& job, int64_t b, int64_t group, int64_t first,
-                             int64_t columns, int64_t padded, const float* queries, float* p,
-                             float* values, float* largest, float* sum) {
+RAC_INLINE void attend_chunk(const DecodeAttention& job, const Columns& chunk, int64_t padded,
+                             const Fetched<T>* next, const float* queries, float* p, float* values,
+                             float* largest, float* sum) {
+  const auto& [b, group, first, last] = chunk;
+  const int64_t columns = last - first;
   const uint8_t* mask = job.mask == nullptr ? nullptr : job.mask + b * job.stride_mask + first;
   const auto attended = [=](int64_t c) { return mask == nullptr || mask[c] != 0; };
   const Element<T>* key = column_of<T>(job.keys, b, group, first);
   for (int64_t c = 0; c < columns; c += L) {
-    const int64_t count = std::min<int64_t>(L, columns - c);
-    F32<L> parts[Q][L] = {};
-    for (int64_t k = 0; k < count; ++k, key += job.keys.stride_column) {
-      if (attended(c + k)) score<L, T, Q>(queries, padded, key, job.width, parts[0] + k);
+    F32<L> parts[Q][L];
+    for (int64_t k = 0; k < L; ++k, key += job.keys.stride_column) {
+      if (next != nullptr) next->fetch(c + k);
+      if (c + k < columns && attended(c + k)) {
+        score<L, T, Q>(queries, padded, key, job.width, parts[0] + k);
+      } else {
+        for (int q = 0; q < Q; ++q) parts[q][k] = F32<L>{};
+      }
     }
 #pragma GCC unroll 8
     for (int q = 0; q < Q; ++q) {
       Float::store<L>(p + q * CHUNK + c, sum_halves<L, L / 2>(parts[q]) * job.scaling);
     }
-    for (int64_t k = 0; k < count; ++k) {
-      for (int q = 0; q < Q && !attended(c + k); ++q) p[q * CHUNK + c + k] = LOWEST;
-    }
+  }
+  for (int64_t c = 0; mask != nullptr && c < columns; ++c) {
+    for (int q = 0; q < Q && mask[c] == 0; ++q) p[q * CHUNK + c] = LOWEST;
   }
   bool any = false;
   for (int q = 0; q < Q; ++q) {
@@ -125,26 +165,30 @@ RAC_INLINE void attend_chunk(const DecodeAttention& job, int64_t b, int64_t grou
   }
 }
 
+// The task-th, `end` being where the thread's tasks end.
 template <int L, typename T>
 RAC_INLINE void attend(const DecodeAttention& job, AttentionScratch& shared, int64_t task,
-                       float* scratch) {
-  const int64_t split = task % shared.splits, pair = task / shared.splits;
-  const int64_t b = pair / job.groups, group = pair % job.groups, padded = shared.padded;
-  const int64_t last = std::min(job.columns, (split + 1) * SPLIT);
+                       int64_t end, float* scratch) {
+  const Columns all = columns_of(job, shared, task);
+  const int64_t padded = shared.padded;
   float *queries = scratch, *p = queries + job.per_group * padded;
   float* const rotated = p + job.per_group * CHUNK;
-  load_queries<L, T>(job, b, group, padded, queries, reinterpret_cast<Element<T>*>(rotated));
-  if (job.key != nullptr && last == job.columns) append<L, T>(job, b, group);
+  load_queries<L, T>(job, all.b, all.group, padded, queries,
+                     reinterpret_cast<Element<T>*>(rotated));
+  if (job.key != nullptr && all.last == job.columns) append<L, T>(job, all.b, all.group);
   Partial partial(shared, job, task);
   std::fill(partial.values, partial.values + job.per_group * padded, 0.0f);
   std::fill(partial.sum, partial.sum + job.per_group, 0.0f);
   std::fill(partial.largest, partial.largest + job.per_group, LOWEST);
-  for (int64_t first = split * SPLIT; first < last; first += CHUNK) {
-    const int64_t columns = std::min(CHUNK, last - first);
+  for (int64_t first = all.first; first < all.last; first += CHUNK) {
+    const Columns chunk{all.b, all.group, first, std::min(first + CHUNK, all.last)};
+    Columns after{all.b, all.group, chunk.last, all.last};
+    if (chunk.last == all.last) after = columns_of(job, shared, std::min(task + 1, end - 1));
+    const Fetched<T> next(job, after);
     for (int64_t g = 0; g < job.per_group;) {
       const auto run = [&](auto queries_at_once) __attribute__((always_inline)) {
         constexpr int Q = decltype(queries_at_once)::value;
-        attend_chunk<L, T, Q>(job, b, group, first, columns, padded, queries + g * padded,
+        attend_chunk<L, T, Q>(job, chunk, padded, g == 0 ? &next : nullptr, queries + g * padded,
                               p + g * CHUNK, partial.values + g * padded, partial.largest + g,
                               partial.sum + g);
         g += Q;
@@ -208,8 +252,9 @@ RAC_INLINE void attention_rows(const DecodeAttention& job, AttentionScratch& sha
                                const Team& team) {
   float* const work = shared.work.get() + team.thread * shared.size;
   const int64_t pairs = job.batch * job.groups, tasks = pairs * shared.splits;
-  for (int64_t task = team.begin(tasks); task < team.end(tasks); ++task) {
-    attend<L, T>(job, shared, task, work);
+  const int64_t end = team.end(tasks);
+  for (int64_t task = team.begin(tasks); task < end; ++task) {
+    attend<L, T>(job, shared, task, end, work);
   }
   team.wait();
   for (int64_t pair = team.begin(pairs); pair < team.end(pairs); ++pair) {
