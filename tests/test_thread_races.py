@@ -15,6 +15,7 @@ CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
 SOURCES += ["hessian_amx"]
 SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
+SOURCES += ["residual_add"]
 SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product", "sparsegpt_rows"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]
 FLAGS = ["-fopenmp", "-fno-strict-aliasing", "-Wno-psabi", "-Wno-ignored-attributes", f"-I{CPU}"]
