@@ -15,6 +15,7 @@ CPU = HERE.parent / "csrc/cpu"
 SOURCES = ["linear_baseline", "hessian_accumulate", "factor_hessian", "isa", "linear_sparse"]
 SOURCES += ["hessian_amx", "linear_dots", "linear_tiles"]
 SOURCES += ["decode_attention", "decoder_layer", "rmsnorm_capture", "swiglu_capture", "capture"]
+SOURCES += ["residual_add"]
 SOURCES += ["sparsegpt", "sparsegpt_block", "sparsegpt_keys", "sparsegpt_product"]
 SOURCES += ["sparsegpt_rows", "sparsegpt_select"]
 CXX = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", "-g", "-fsanitize=thread"]

@@ -18,9 +18,8 @@
 
 #include <algorithm>
 #include <type_traits>
-#include <vector>
 
-#include "attention_chunk.h"
+#include "attention_columns.h"
 #include "rotary.h"
 
 namespace {
@@ -39,38 +38,30 @@ struct Partial {
   float *values, *largest, *sum;
 };
 
-// The group's queries in float32, rotated, with zeros up to whole PARTS.
-template <typename T>
+// The group's queries in float32, rotated, with zeros up to whole PARTS; `rotated` has room for one.
+template <int L, typename T>
 RAC_INLINE void load_queries(const DecodeAttention& job, int64_t b, int64_t group, int64_t padded,
-                             float* queries) {
+                             float* queries, Element<T>* rotated) {
   const auto* from = static_cast<const Element<T>*>(job.query) + b * job.stride_query +
                      group * job.per_group * job.width;
   const auto* cosine = static_cast<const Element<T>*>(job.cosine) + b * job.stride_rotary;
   const auto* sine = static_cast<const Element<T>*>(job.sine) + b * job.stride_rotary;
-  std::vector<Element<T>> rotated(job.width);
   for (int64_t g = 0; g < job.per_group; ++g, from += job.width, queries += padded) {
     const Element<T>* row = from;
     if (job.cosine != nullptr) {
-      rotate<T>(from, cosine, sine, job.width, rotated.data());
-      row = rotated.data();
+      rotate<L, T>(from, cosine, sine, job.width, rotated);
+      row = rotated;
     }
-    for (int64_t i = 0; i < padded; i += 4) {
-      const int64_t count = std::clamp<int64_t>(job.width - i, 0, 4);
-      const F32<4> lanes = load_first<4, T>(row + std::min(i, job.width), count);
-      std::memcpy(queries + i, &lanes, sizeof(lanes));
+    for (int64_t i = 0; i < padded; i += L) {
+      const int64_t count = std::clamp<int64_t>(job.width - i, 0, L);
+      Float::store<L>(queries + i, count == L ? T::template load<L>(row + i)
+                                              : load_first<L, T>(row + i, count));
     }
   }
 }
 
-template <typename T>
-RAC_INLINE Element<T>* column_of(const CacheView& cache, int64_t b, int64_t group,
-                                 int64_t column) {
-  return static_cast<Element<T>*>(cache.data) + b * cache.stride_batch +
-         group * cache.stride_head + column * cache.stride_column;
-}
-
 // The new key and value become the last column.
-template <typename T>
+template <int L, typename T>
 RAC_INLINE void append(const DecodeAttention& job, int64_t b, int64_t group) {
   const int64_t row = group * job.width, last = job.columns - 1;
   const auto* key = static_cast<const Element<T>*>(job.key) + b * job.stride_key + row;
@@ -78,60 +69,45 @@ RAC_INLINE void append(const DecodeAttention& job, int64_t b, int64_t group) {
   Element<T>* to = column_of<T>(job.keys, b, group, last);
   if (job.cosine != nullptr) {
     const int64_t at = b * job.stride_rotary;
-    rotate<T>(key, static_cast<const Element<T>*>(job.cosine) + at,
-              static_cast<const Element<T>*>(job.sine) + at, job.width, to);
+    rotate<L, T>(key, static_cast<const Element<T>*>(job.cosine) + at,
+                 static_cast<const Element<T>*>(job.sine) + at, job.width, to);
   } else {
     std::memcpy(to, key, job.width * sizeof(Element<T>));
   }
   std::memcpy(column_of<T>(job.values, b, group, last), value, job.width * sizeof(Element<T>));
 }
 
-template <int L, typename T, int Q>
-RAC_INLINE void attend_chunk(const DecodeAttention& job, int64_t b, int64_t group, int64_t first,
-                             int64_t columns, int64_t padded, const float* queries, float* p,
-                             float* values, float* largest, float* sum) {
-  const uint8_t* mask = job.mask == nullptr ? nullptr : job.mask + b * job.stride_mask + first;
-  const Element<T>* key = column_of<T>(job.keys, b, group, first);
-  for (int64_t c = 0; c < columns; ++c, key += job.keys.stride_column) {
-    if (mask == nullptr || mask[c] != 0) {
-      score<L, T, Q>(queries, padded, key, job.width, job.scaling, p + c);
-    } else {
-      for (int q = 0; q < Q; ++q) p[q * CHUNK + c] = LOWEST;
-    }
-  }
-  bool any = false;
-  for (int q = 0; q < Q; ++q) {
-    any |= soften<L>(p + q * CHUNK, columns, values + q * padded, padded, largest[q], sum[q]);
-  }
-  if (!any) return;
-  constexpr int W = PARTS / L < 2 ? 1 : 2;
-  const Element<T>* value = column_of<T>(job.values, b, group, first);
-  const int64_t stride = job.values.stride_column;
-  int64_t i = 0;
-  for (; i + W * L <= job.width; i += W * L) {
-    weigh<L, T, Q, W, true>(p, value + i, stride, columns, W * L, values + i, padded);
-  }
-  if (i < job.width) {
-    weigh<L, T, Q, W, false>(p, value + i, stride, columns, job.width - i, values + i, padded);
-  }
+RAC_INLINE Columns columns_of(const DecodeAttention& job, const AttentionScratch& shared,
+                              int64_t task) {
+  const int64_t split = task % shared.splits, pair = task / shared.splits;
+  return {pair / job.groups, pair % job.groups, split * SPLIT,
+          std::min(job.columns, (split + 1) * SPLIT)};
 }
 
+// The task-th, `end` being where the thread's tasks end.
 template <int L, typename T>
-RAC_INLINE void attend(const DecodeAttention& job, AttentionScratch& shared, int64_t task, float* scratch) {
-  const int64_t split = task % shared.splits, pair = task / shared.splits;
-  const int64_t b = pair / job.groups, group = pair % job.groups, padded = shared.padded;
-  const int64_t last = std::min(job.columns, (split + 1) * SPLIT);
-  float *queries = scratch, *p = scratch + job.per_group * padded;
-  load_queries<T>(job, b, group, padded, queries);
-  if (job.key != nullptr && last == job.columns) append<T>(job, b, group);
+RAC_INLINE void attend(const DecodeAttention& job, AttentionScratch& shared, int64_t task,
+                       int64_t end, float* scratch) {
+  const Columns all = columns_of(job, shared, task);
+  const int64_t padded = shared.padded;
+  float *queries = scratch, *p = queries + job.per_group * padded;
+  float* const rotated = p + job.per_group * CHUNK;
+  load_queries<L, T>(job, all.b, all.group, padded, queries,
+                     reinterpret_cast<Element<T>*>(rotated));
+  if (job.key != nullptr && all.last == job.columns) append<L, T>(job, all.b, all.group);
   Partial partial(shared, job, task);
+  std::fill(partial.values, partial.values + job.per_group * padded, 0.0f);
+  std::fill(partial.sum, partial.sum + job.per_group, 0.0f);
   std::fill(partial.largest, partial.largest + job.per_group, LOWEST);
-  for (int64_t first = split * SPLIT; first < last; first += CHUNK) {
-    const int64_t columns = std::min(CHUNK, last - first);
+  for (int64_t first = all.first; first < all.last; first += CHUNK) {
+    const Columns chunk{all.b, all.group, first, std::min(first + CHUNK, all.last)};
+    Columns after{all.b, all.group, chunk.last, all.last};
+    if (chunk.last == all.last) after = columns_of(job, shared, std::min(task + 1, end - 1));
+    const Fetched<T> next(job, after);
     for (int64_t g = 0; g < job.per_group;) {
       const auto run = [&](auto queries_at_once) __attribute__((always_inline)) {
         constexpr int Q = decltype(queries_at_once)::value;
-        attend_chunk<L, T, Q>(job, b, group, first, columns, padded, queries + g * padded,
+        attend_chunk<L, T, Q>(job, chunk, padded, g == 0 ? &next : nullptr, queries + g * padded,
                               p + g * CHUNK, partial.values + g * padded, partial.largest + g,
                               partial.sum + g);
         g += Q;
@@ -146,32 +122,46 @@ RAC_INLINE void attend(const DecodeAttention& job, AttentionScratch& shared, int
   }
 }
 
+// What the splits of a query are multiplied with, in the place of their largest scores; returns what
+// their sum is.
+RAC_INLINE float factors_of(const DecodeAttention& job, AttentionScratch& shared, int64_t pair,
+                            int64_t g) {
+  float largest = LOWEST, sum = 0;
+  for (int64_t s = 0; s < shared.splits; ++s) {
+    const float most = Partial(shared, job, pair * shared.splits + s).largest[g];
+    largest = most > largest || most != most ? most : largest;
+  }
+  for (int64_t s = 0; s < shared.splits; ++s) {
+    const Partial part(shared, job, pair * shared.splits + s);
+    if (part.largest[g] == LOWEST) {
+      part.largest[g] = 0;
+      continue;
+    }
+    const float less = part.largest[g] - largest;  // 0 or NaN where there is but one
+    const float factor = less == 0 ? 1 : exponential<4>(F32<4>{} + less)[0];
+    sum += part.sum[g] * factor;
+    part.largest[g] = factor;
+  }
+  return sum;
+}
+
 // The output of one sequence's group; zeros where nothing is attended over.
-template <typename T>
+template <int L, typename T>
 RAC_INLINE void combine(const DecodeAttention& job, AttentionScratch& shared, int64_t pair) {
-  const int64_t padded = shared.padded;
   auto* to = static_cast<Element<T>*>(job.output) + pair * job.per_group * job.width;
-  std::vector<float> values(padded);
   for (int64_t g = 0; g < job.per_group; ++g, to += job.width) {
-    float largest = LOWEST, sum = 0;
-    for (int64_t s = 0; s < shared.splits; ++s) {
-      const float most = Partial(shared, job, pair * shared.splits + s).largest[g];
-      largest = most > largest || most != most ? most : largest;
-    }
-    std::fill(values.begin(), values.end(), 0.0f);
-    for (int64_t s = 0; s < shared.splits; ++s) {
-      const Partial part(shared, job, pair * shared.splits + s);
-      if (part.largest[g] == LOWEST) continue;
-      const float less = part.largest[g] - largest;  // 0 or NaN where there is but one
-      const float factor = less == 0 ? 1 : exponential<4>(F32<4>{} + less)[0];
-      sum += part.sum[g] * factor;
-      for (int64_t i = 0; i < job.width; ++i) values[i] += part.values[g * padded + i] * factor;
-    }
+    const float sum = factors_of(job, shared, pair, g);
     const float scale = sum == 0 ? 0 : 1 / sum;
-    for (int64_t i = 0; i < job.width; i += 4) {
-      F32<4> lanes;
-      std::memcpy(&lanes, values.data() + i, sizeof(lanes));
-      store_first<4, T>(to + i, lanes * scale, std::min<int64_t>(4, job.width - i));
+    for (int64_t i = 0; i < job.width; i += L) {
+      F32<L> values = {};
+      for (int64_t s = 0; s < shared.splits; ++s) {
+        const Partial part(shared, job, pair * shared.splits + s);
+        if (part.largest[g] == 0) continue;
+        values += Float::load<L>(part.values + g * shared.padded + i) * part.largest[g];
+      }
+      const int64_t count = std::min<int64_t>(L, job.width - i);
+      if (count == L) T::template store<L>(to + i, values * scale);
+      else store_first<L, T>(to + i, values * scale, count);
     }
   }
 }
@@ -181,12 +171,13 @@ RAC_INLINE void attention_rows(const DecodeAttention& job, AttentionScratch& sha
                                const Team& team) {
   float* const work = shared.work.get() + team.thread * shared.size;
   const int64_t pairs = job.batch * job.groups, tasks = pairs * shared.splits;
-  for (int64_t task = team.begin(tasks); task < team.end(tasks); ++task) {
-    attend<L, T>(job, shared, task, work);
+  const int64_t end = team.end(tasks);
+  for (int64_t task = team.begin(tasks); task < end; ++task) {
+    attend<L, T>(job, shared, task, end, work);
   }
   team.wait();
   for (int64_t pair = team.begin(pairs); pair < team.end(pairs); ++pair) {
-    combine<T>(job, shared, pair);
+    combine<L, T>(job, shared, pair);
   }
 }
 
@@ -213,8 +204,9 @@ RAC_AVX512 void attention_avx512(const DecodeAttention& job, AttentionScratch& s
 
 AttentionScratch::AttentionScratch(const DecodeAttention& job, int threads)
     : splits((job.columns + SPLIT - 1) / SPLIT), padded(up_to(job.width, PARTS)),
-      size(up_to(job.per_group * (padded + CHUNK), PARTS)),
-      sums(job.batch * job.groups * splits * job.per_group * (padded + 2)), work(threads * size) {}
+      size(up_to(job.per_group * (padded + CHUNK) + padded, PARTS)),
+      sums(job.batch * job.groups * splits * job.per_group * (padded + 2), false),
+      work(threads * size, false) {}
 
 void decode_attention(const DecodeAttention& job, AttentionScratch& scratch, const Team& team) {
   pick(attention_baseline, attention_avx2, attention_avx512)(job, scratch, team);

@@ -44,7 +44,7 @@ struct AttentionScratch {
   int64_t splits, padded;
   int64_t size;  // of a thread's part of `work`
   AlignedArray<float> sums;  // of every task: [per_group, padded], then largest and sum of each
-  AlignedArray<float> work;  // of every thread: queries [per_group, padded], p [., CHUNK]
+  AlignedArray<float> work;  // of every thread: queries [per_group, padded], p [., CHUNK], a row
 };
 
 // The same by a team that is together already, all of it; nothing is appended to a ring.

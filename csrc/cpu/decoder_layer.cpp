@@ -10,7 +10,6 @@
 #include <memory>
 #include <optional>
 
-#include "elements.h"
 #include "team.h"
 
 namespace {
@@ -159,25 +158,7 @@ struct Run {
   }
 
   void add(const void* a, const void* b, void* y) {
-    const int64_t count = step.batch * layer.hidden();
-    if (layer.dtype == 0) add_elements<Float>(a, b, y, count);
-    else add_elements<BFloat16>(a, b, y, count);
-  }
-
-  template <typename T>
-  static void add_elements(const void* a, const void* b, void* y, int64_t count) {
-    using Storage = typename T::Storage;
-    const auto *from_a = static_cast<const Storage*>(a), *from_b = static_cast<const Storage*>(b);
-    auto* to = static_cast<Storage*>(y);
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-      const F32<4> sum = T::template load<4>(from_a + i) + T::template load<4>(from_b + i);
-      T::template store<4>(to + i, sum);
-    }
-    if (i == count) return;
-    store_first<4, T>(to + i, load_first<4, T>(from_a + i, count - i) +
-                                  load_first<4, T>(from_b + i, count - i),
-                      count - i);
+    residual_add(a, b, y, step.batch * layer.hidden(), layer.dtype);
   }
 
   // The whole layer; with a team, by its first thread, while the others follow.

@@ -46,3 +46,6 @@ struct LayerStep {
 // all steps.
 void decode_layers(const std::vector<const DecoderLayer*>& layers,
                    const std::vector<LayerStep>& steps);
+
+// y = a + b, `count` elements of a layer's dtype; y may be one of them.
+void residual_add(const void* a, const void* b, void* y, int64_t count, int dtype);

@@ -10,30 +10,42 @@ template <typename T>
 using Element = typename T::Storage;
 
 // Keeps products from being fused with the sum that follows: torch rounds each.
-RAC_INLINE void keep_apart(F32<4>& a, F32<4>& b) {
+template <int L>
+RAC_INLINE void keep_apart(F32<L>& a, F32<L>& b) {
 #if defined(__x86_64__)
-  asm("" : "+x"(a), "+x"(b));
+  asm("" : "+v"(a), "+v"(b));
 #else
   asm("" : "+w"(a), "+w"(b));
 #endif
 }
 
-// y = x rotated by half its width: round(round(x cos) + round(rotated x sin)).
-template <typename T>
+// round(x cos) + round(turned sin), which is rounded where it is stored.
+template <int L, typename T>
+RAC_INLINE F32<L> rotated(F32<L> x, F32<L> turned, F32<L> cosine, F32<L> sine) {
+  F32<L> straight = x * cosine, crossed = turned * sine;
+  keep_apart<L>(straight, crossed);
+  return T::template round<L>(straight) + T::template round<L>(crossed);
+}
+
+// y = x rotated by half its width.
+template <int L, typename T>
 RAC_INLINE void rotate(const Element<T>* x, const Element<T>* cosine, const Element<T>* sine,
                        int64_t width, Element<T>* y) {
   const int64_t half = width / 2;
-  for (int64_t i = 0; i < width; i += 4) {
-    const int64_t count = std::min<int64_t>(4, width - i);
-    Element<T> turned[4] = {};
-    for (int64_t k = 0; k < count; ++k) {
-      turned[k] = i + k < half ? x[i + k + half] : x[i + k - half];
+  for (int64_t i = 0; i < half; i += L) {
+    const int64_t count = std::min<int64_t>(L, half - i);
+    const auto load = [=](const Element<T>* from) __attribute__((always_inline)) {
+      return count == L ? T::template load<L>(from) : load_first<L, T>(from, count);
+    };
+    const F32<L> low = load(x + i), high = load(x + half + i);
+    const F32<L> first = rotated<L, T>(low, -high, load(cosine + i), load(sine + i));
+    const F32<L> second = rotated<L, T>(high, low, load(cosine + half + i), load(sine + half + i));
+    if (count == L) {
+      T::template store<L>(y + i, first);
+      T::template store<L>(y + half + i, second);
+    } else {
+      store_first<L, T>(y + i, first, count);
+      store_first<L, T>(y + half + i, second, count);
     }
-    F32<4> other = T::template load<4>(turned);
-    for (int64_t k = 0; k < count; ++k) other[k] = i + k < half ? -other[k] : other[k];
-    F32<4> straight = load_first<4, T>(x + i, count) * load_first<4, T>(cosine + i, count);
-    F32<4> crossed = other * load_first<4, T>(sine + i, count);
-    keep_apart(straight, crossed);
-    store_first<4, T>(y + i, T::template round<4>(straight) + T::template round<4>(crossed), count);
   }
 }
