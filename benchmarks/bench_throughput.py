@@ -59,7 +59,8 @@ PROMPT, CHECKED, WARM_UP = 32, 8, 2
 BF16_ERROR = 0.03  # of logits; sums in another order round differently, layer after layer
 BF16_SPREAD = 2.0  # times what the dense model in bf16 is off, where float32 says so
 FP8_ERROR = 0.3  # activations keep 4 bits, layer after layer
-KEYS = ("device", "threads", "model", "layers", "layout", "format", "B", "commit")
+KEYS = ("device", "gpu", "cpu", "instruction_set", "threads", "commit")
+KEYS += ("model", "layers", "layout", "format", "B")
 
 
 def load_dense(model: str, layers: int | None, device: str) -> nn.Module:
@@ -190,7 +191,7 @@ def bench(dense: nn.Module, name: str, layout: str, format: str, options) -> Non
     head |= {"layers": len(decoder_layers(dense)[1]), "layout": layout, "format": format}
     wanted = [head | {"B": batch} for batch in options.batches]
     if options.resume:
-        here = {"threads": torch.get_num_threads(), "commit": environment()["commit"]}
+        here = environment() | {"threads": torch.get_num_threads()}
         found = read_results(options.out, "throughput")
         wanted = [row for row in wanted if not holds(found, row | here, KEYS)]
     if not wanted:

@@ -20,25 +20,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.rows import latest, machine_of, read_results
+from benchmarks.rows import latest_by_machine, machine_of, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
 NEEDED = ("flops", "bytes", "time_ms", "matmul_gflops")
-SAME = (
-    "op",
-    "impl",
-    "config",
-    "device",
-    "gpu",
-    "dtype",
-    "D",
-    "T",
-    "R",
-    "C",
-    "pattern",
-    "threads",
-    "cpu",
-)
+SAME = ("op", "impl", "config", "dtype", "D", "T", "R", "C", "pattern")
 MARKERS = "osD^vP*X"
 BASELINE = "#999999"
 
@@ -49,7 +35,7 @@ def measured(folder: Path) -> list[dict]:
         row for path in sorted(folder.glob("*.jsonl")) for row in read_results(folder, path.stem)
     ]
     placed = (row for row in rows if all(row.get(name) for name in NEEDED) and bandwidth(row))
-    kept = latest(placed, *SAME)
+    kept = latest_by_machine(placed, *SAME)
     found = ceilings(folder)
     for row in kept:
         product = (machine_of(row), "matmul", row.get("matmul_dtype") or row["dtype"])

@@ -28,6 +28,12 @@ def latest_by_machine(rows: Iterable[dict], *keys: str) -> list[dict]:
     return [row for group in groups.values() for row in latest(group, *keys)]
 
 
+def latest_of_newest(rows: list[dict], *keys: str) -> list[dict]:
+    """The same of the processor that the newest row is from: for what is compared across rows."""
+    newest = rows[-1].get("cpu") if rows else None
+    return latest((row for row in rows if row.get("cpu") == newest), *keys)
+
+
 def holds(rows: Iterable[dict], wanted: dict, keys: Iterable[str]) -> bool:
     """Whether one of the rows agrees with `wanted` in `keys`."""
     return any(all(row.get(key) == wanted[key] for key in keys) for row in rows)

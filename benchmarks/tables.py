@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.code_tables import CODE_TABLES
 from benchmarks.goals import GOAL_TABLES
 from benchmarks.kernel_tables import KERNEL_TABLES
-from benchmarks.rows import latest, markdown, read_results
+from benchmarks.rows import latest_of_newest, markdown, read_results
 from benchmarks.sparse_tables import SPARSE_TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,9 @@ def megabytes(count: float) -> str:
 
 def prune_table(folder: Path) -> str:
     """Calibrations beside each other, on SmolLM2's own traces for held-out problems."""
-    rows = latest(read_results(folder, "prune_smollm2"), "prompts", "pattern", "calibration")
+    rows = latest_of_newest(
+        read_results(folder, "prune_smollm2"), "prompts", "pattern", "calibration"
+    )
     order = list(CALIBRATIONS)
     rows.sort(
         key=lambda r: (
@@ -68,7 +70,7 @@ def _prune_row(row: dict) -> list[str]:
 
 def peers_table(folder: Path) -> str:
     """Ours beside other SparseGPTs; `against rac` is the time over that of rac's fastest way."""
-    rows = latest(read_results(folder, "peers"), "pattern", "propagate", "contender")
+    rows = latest_of_newest(read_results(folder, "peers"), "pattern", "propagate", "contender")
     rows.sort(key=lambda r: (r["pattern"], r["propagate"]))
     fastest: dict[tuple, float] = {}
     for row in rows:
@@ -99,7 +101,7 @@ def _peer_row(row: dict, fastest: float) -> list[str]:
 
 def demo_table(folder: Path) -> str:
     """The embedded reasoner: held-out accuracy and minutes by pattern and calibration."""
-    rows = latest(read_results(folder, "demo"), "pattern", "calibration")
+    rows = latest_of_newest(read_results(folder, "demo"), "pattern", "calibration")
     by_key = {(row["pattern"], row["calibration"]): row for row in rows}
     patterns = [p for p in dict.fromkeys(row["pattern"] for row in rows) if p != "dense"]
     header = "pattern|text>|prompt>|rac>|minutes text>|prompt>|rac>"
@@ -120,7 +122,7 @@ def _accuracy(row: dict) -> str:
 
 def sweep_table(folder: Path) -> str:
     """Accuracy of the embedded reasoner at every sparsity, and the collapse points below."""
-    rows = latest(read_results(folder, "sweep"), "pattern", "calibration")
+    rows = latest_of_newest(read_results(folder, "sweep"), "pattern", "calibration")
     found = {(r["pattern"], r["calibration"]): r for r in rows if "pattern" in r}
     patterns = [p for p in dict.fromkeys(p for p, _ in found) if p != "dense"]
     lines = [
@@ -134,7 +136,7 @@ def sweep_table(folder: Path) -> str:
 
 def sweep_lengths_table(folder: Path) -> str:
     """Shortest and longest outputs, and how outputs end, where not all answers are right."""
-    rows = latest(read_results(folder, "sweep"), "pattern", "calibration")
+    rows = latest_of_newest(read_results(folder, "sweep"), "pattern", "calibration")
     header = (
         "sparsity|calibration|short 30%>|long 30%>|ratio words>|tokens>|short 20%>|long 20%>"
         "|ratio words>|tokens>|at the limit>|no `</think>`>|repeating>"
@@ -156,7 +158,7 @@ def _sweep_lengths_row(row: dict) -> list[str]:
 
 def end_to_end_table(folder: Path) -> str:
     """The whole of `rac prune` beside an earlier commit."""
-    rows = latest(read_results(folder, "end_to_end"), "model", "version", "threads")
+    rows = latest_of_newest(read_results(folder, "end_to_end"), "model", "version", "threads")
     header = "model|tokens>|version|seconds>|speed-up>|decoding s>|peak memory>|layer error>"
     return markdown(header, (_end_to_end_row(row) for row in rows))
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from benchmarks.rows import latest, machine_of, read_results
+from benchmarks.rows import latest_by_machine, machine_of, read_results
 from rac.report.style import DENSE, STAGES, subplots, to_png
 
-SAME = ("device", "gpu", "threads", "cpu", "model", "layers", "layout", "format", "B")
+SAME = ("model", "layers", "layout", "format", "B")
 DENSES = {"torch_bf16": "torch, dense bf16", "dense_bf16": "dense bf16", "dense_fp32": "dense fp32"}
 GREYS = ("#666666", "#999999", "#CCCCCC")
 LAYOUTS = ("first third", "first and last third", "all")
@@ -31,7 +31,7 @@ WIDTH = 0.26  # of a bar; three stand side by side
 
 def measured(folder: Path) -> list[dict]:
     """The last row of everything measured, by device, model and batch."""
-    rows = latest(read_results(folder, "throughput"), *SAME)
+    rows = latest_by_machine(read_results(folder, "throughput"), *SAME)
     return sorted(rows, key=lambda row: (machine_of(row), *panel_of(row)))
 
 

@@ -71,7 +71,7 @@ def test_every_byte_of_a_weight_is_decoded_exactly(instruction_set):
         weight[:, place] = every.float()
         weight[:, (place + 5) % 8] = every.float().flip(0).nan_to_num(448)
         packed = pack_2to4(weight.to(torch.float8_e4m3fn))
-        for tokens in (1, 2):
+        for tokens in (1, 2, 5):
             x = torch.zeros(tokens, 64)
             x[:, place] = 448
             y = linear_2to4_fp8(x, packed, impl="native")

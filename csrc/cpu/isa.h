@@ -11,7 +11,7 @@
 
 #define RAC_INLINE static inline __attribute__((always_inline))
 
-// Linux alone grants AMX (isa.cpp); GCC 11 and clang 12 are the first compilers to have it.
+// Linux alone grants AMX (isa.cpp); GCC 11 is the first to have it.
 #if defined(__x86_64__) && defined(__linux__) && defined(__has_include)
 #if __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
 #define RAC_HAS_AMX
@@ -22,8 +22,8 @@
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,amx-tile,amx-bf16")))
 #endif
 
-// Products of bf16 pairs and values spread out by masks; GCC 10 and clang 9 are the first to know both.
-#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
+// Products of bf16 pairs and values spread out by masks; GCC 10 is the first to know both.
+#if defined(__x86_64__) && !defined(__clang__) && __GNUC__ >= 10
 #define RAC_HAS_BF16
 #define RAC_VBMI2 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi2,popcnt,bmi2")))
 #endif

@@ -59,7 +59,7 @@ struct Projection {
 };
 
 // y [tokens, rows] of x [tokens, columns]: bfloat16 if x is, else float32. By dot products along the
-// rows of W, a weight decoded in a register for up to 8 tokens.
+// rows of W, a weight decoded in a register for up to 8 tokens, or by tiles of 16 rows and tokens.
 void linear(const Projection& projection, const void* x, Element element, void* y, int64_t tokens,
             int threads);
 

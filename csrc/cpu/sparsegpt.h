@@ -3,7 +3,7 @@
 //   for every block b of columns:
 //     carry  = -U_{<b,b} U_bb^-1                        carry_tiles
 //     values = W_b + D_{<b} carry                       load_tiles, add_products: R C^2 flops,
-//     mask, updates within the block                    count_keys, copy_keys,    nearly all
+//     mask, updates within the block                    select_block,             nearly all
 //     D_b = new values - W_b                            solve_tiles
 //   at the end W + D                                    finish_tiles
 //

@@ -99,14 +99,15 @@ def linear_packed(
 ) -> Tensor:
     """``x W^T + bias`` [..., R] of x [..., C] on the CPU, x rounded to e4m3 by row if asked."""
     held = _prepare(packed)
-    if _is_better_unpacked(x, packed):
-        return _unpacked(x, held, packed, None if bias is None else bias.to(x.dtype))
+    if _is_better_unpacked(x, packed, bias):
+        return _unpacked(x, held, packed, bias)
     return _linear(x, held.weight, held.rows, bias, rounds_x)
 
 
-def _is_better_unpacked(x: Tensor, packed: Packed2to4 | PackedBitmap) -> bool:
+def _is_better_unpacked(x: Tensor, packed: Packed2to4 | PackedBitmap, bias: Tensor | None) -> bool:
     """Whether torch's product of ``x`` [..., C] with the dense weight saves what that takes."""
-    if not x.dtype == packed.dtype == torch.bfloat16 or instruction_set() != "amx":
+    bf16 = x.dtype == packed.dtype == torch.bfloat16 and (bias is None or bias.dtype == x.dtype)
+    if not bf16 or instruction_set() != "amx":
         return False
     scaled = isinstance(packed, Packed2to4) and packed.scale is not None
     return not scaled and x.numel() >= _MANY_TOKENS * x.shape[-1]
@@ -132,8 +133,8 @@ def _unpacked(
     return y
 
 
-# Dense weights that have been moved, by identity: a tensor is not hashed by what it is.
-_moved: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+# Address and bytes of the dense weights that have been moved.
+_moved: set[tuple[int, int]] = set()
 
 
 def _to_huge_pages(tensor: Tensor) -> None:
@@ -144,10 +145,11 @@ class _Dense:
     """The same of a dense weight [R, C] in bf16 or fp16."""
 
     def __init__(self, weight: Tensor) -> None:
-        if weight.nbytes >= _HUGE_PAGE and _moved.get(id(weight)) is not weight:
-            _to_huge_pages(weight)
-            _moved[id(weight)] = weight
         self.kept = weight.detach().contiguous()
+        place = self.kept.data_ptr(), self.kept.nbytes
+        if self.kept.nbytes >= _HUGE_PAGE and weight.is_contiguous() and place not in _moved:
+            _to_huge_pages(self.kept)
+            _moved.add(place)
         self.rows, columns = weight.shape
         self.weight = load(CPU).SparseWeight(
             self.kept.data_ptr(), 0, 0, 0, self.rows, columns, _VALUES[weight.dtype]

@@ -41,7 +41,7 @@ def why_missing(device: str) -> str | None:
 
 
 def instruction_set() -> str:
-    """Name what the C++ kernels run on here: "amx", "avx512", "avx2" or "baseline"."""
+    """Name what the C++ kernels run on: "amx", "avx512_bf16", "avx512", "avx2" or "baseline"."""
     return load(CPU).instruction_set()
 
 

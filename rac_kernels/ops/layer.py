@@ -25,8 +25,8 @@ class DecoderLayer:
 
     ``h = x + o(attention(qkv(norm(x))))``, then ``h + down(silu(gate) * up)`` of ``mlp_norm(h)``:
     :func:`rmsnorm_capture`, the linears, :func:`decode_attention` and :func:`swiglu_capture` in one
-    call, with the bits that they give one by one. At a layer's size their calls from Python cost
-    more than all but the linears.
+    call, with the bits that they give one by one for less than 512 tokens. At a layer's size their
+    calls from Python cost more than all but the linears.
 
     Args:
         norm, mlp_norm: weight [C] and eps. Their dtype, fp32 or bf16, is that of activations.
