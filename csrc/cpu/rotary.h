@@ -9,13 +9,18 @@
 template <typename T>
 using Element = typename T::Storage;
 
-// Keeps products from being fused with the sum that follows: torch rounds each.
+// Keeps products from being fused with the sum that follows: torch rounds each. Vectors that are no
+// register, where AVX-512 is emulated or the CPU has no such, go through memory.
 template <int L>
 RAC_INLINE void keep_apart(F32<L>& a, F32<L>& b) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(RAC_EMULATED_AVX512)
   asm("" : "+v"(a), "+v"(b));
+#elif defined(__x86_64__)
+  if constexpr (L == 16) asm("" : "+m"(a), "+m"(b));
+  else asm("" : "+v"(a), "+v"(b));
 #else
-  asm("" : "+w"(a), "+w"(b));
+  if constexpr (L > 4) asm("" : "+m"(a), "+m"(b));
+  else asm("" : "+w"(a), "+w"(b));
 #endif
 }
 
