@@ -31,6 +31,7 @@ from torch.nn.functional import linear
 from benchmarks.common import (
     bench_options,
     device_seconds,
+    environment,
     largest_cache_bytes,
     matmul_gflops,
     median_seconds,
@@ -226,7 +227,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     shapes = [tuple(shape) for shape in options.shape or SHAPES]
     start = time.perf_counter()
-    dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
+    in_bf16 = options.device != "cpu" or environment()["instruction_set"] == "amx"
+    dtype = torch.bfloat16 if in_bf16 else torch.float32
     size = None if options.device.startswith("cuda") else 2048
     ceilings = {"matmul_gflops": matmul_gflops(size, options.device, dtype)}
     ceilings["matmul_dtype"] = str(dtype).removeprefix("torch.")
