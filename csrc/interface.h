@@ -2,4 +2,4 @@
 // signature in a bindings.cpp changes, so that a module left over from an older build is refused.
 #pragma once
 
-constexpr int INTERFACE = 8;
+constexpr int INTERFACE = 9;

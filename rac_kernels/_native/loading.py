@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 # What this file expects of the compiled modules; csrc/interface.h carries the same number.
-INTERFACE = 8
+INTERFACE = 9
 CPU, CUDA = "rac_kernels._C_cpu", "rac_kernels._C_cuda"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Elements from which a second thread pays for being woken.
