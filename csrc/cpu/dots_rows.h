@@ -27,16 +27,12 @@ RAC_INLINE void finish_dots(const SparseLinear& job, int64_t row, int64_t token,
   finish_rows<Bf16, 16>(job, row, token, sums);
 }
 
-// y[token : token + TB, row : row + RB]; rows that there are not repeat the last.
+// y[token : token + TB, row : row + RB]
 template <int RB, int TB>
 RAC_INLINE void dots_dense(const SparseLinear& job, int64_t row, int64_t token, const uint16_t* x) {
   constexpr int PARTS = RB * TB <= 4 ? 2 : 1;  // sums in flight hide latency
   const uint16_t* rows[RB];
-#pragma GCC unroll 4
-  for (int r = 0; r < RB; ++r) {
-    rows[r] = reinterpret_cast<const uint16_t*>(job.values) +
-              std::min(row + r, job.rows - 1) * job.columns;
-  }
+  dense_rows(job, row, rows);
   __m512 sum[PARTS][RB][TB] = {};
   __m512i weight[RB];
   int64_t c = 0, ahead = FETCHED_DENSE / 2;

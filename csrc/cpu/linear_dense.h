@@ -33,17 +33,23 @@ RAC_INLINE void add_dense(const uint16_t* const (&rows)[RB], int64_t c, int64_t 
   }
 }
 
-// y[token : token + TB, row : row + RB]; rows that there are not repeat the last.
-template <typename Set, typename V, int RB, int TB>
-RAC_INLINE void tile_dense(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
-  constexpr int L = Set::L, LINE = 32;  // columns of a cache line
-  constexpr int PARTS = RB * TB <= 4 ? 2 : 1;  // sums in flight hide latency
-  const uint16_t* rows[RB];
+// Where RB rows begin; those that there are not repeat the last.
+template <int RB>
+RAC_INLINE void dense_rows(const SparseLinear& job, int64_t row, const uint16_t* (&rows)[RB]) {
 #pragma GCC unroll 4
   for (int r = 0; r < RB; ++r) {
     rows[r] = reinterpret_cast<const uint16_t*>(job.values) +
               std::min(row + r, job.rows - 1) * job.columns;
   }
+}
+
+// y[token : token + TB, row : row + RB]
+template <typename Set, typename V, int RB, int TB>
+RAC_INLINE void tile_dense(const SparseLinear& job, int64_t row, int64_t token, const float* x) {
+  constexpr int L = Set::L, LINE = 32;  // columns of a cache line
+  constexpr int PARTS = RB * TB <= 4 ? 2 : 1;  // sums in flight hide latency
+  const uint16_t* rows[RB];
+  dense_rows(job, row, rows);
   F32<L> sum[PARTS][RB][TB] = {};
   int64_t c = 0, ahead = FETCHED_DENSE / 2;
   for (; c + LINE <= job.columns; c += LINE, x += LINE * TB) {

@@ -64,7 +64,7 @@ void linear(const Projection& projection, const void* x, Element element, void* 
             int threads);
 
 // Rows row .. row + rows of a 2:4 weight in bf16 as `dense` [rows, columns], both up to whole fours,
-// by the instructions of Isa::AVX512_BF16.
+// by the instructions of Isa::AMX.
 void unpack_rows(const LinearWeight& weight, int64_t row, int64_t rows, uint16_t* dense,
                  int threads);
 

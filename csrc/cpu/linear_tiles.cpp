@@ -207,14 +207,11 @@ void unpack_four_rows(const LinearWeight& weight, int64_t row, uint16_t* dense) 
 
 #else
 
-void unpack_four_rows(const LinearWeight&, int64_t, uint16_t*) {}
+#include <cstdlib>
 
-void arrange_tiles(const SparseLinear& job, const LinearScratch& scratch, int64_t group) {
-  arrange_avx512(job, scratch, group);
-}
-
-void linear_tiles(const SparseLinear& job, const LinearScratch& scratch) {
-  linear_avx512(job, scratch);
-}
+// There is no such level then, so that nobody calls these.
+void arrange_tiles(const SparseLinear&, const LinearScratch&, int64_t) { std::abort(); }
+void linear_tiles(const SparseLinear&, const LinearScratch&) { std::abort(); }
+void unpack_four_rows(const LinearWeight&, int64_t, uint16_t*) { std::abort(); }
 
 #endif
